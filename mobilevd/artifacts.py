@@ -1,0 +1,132 @@
+"""Records that travel between stages: small, frozen, with digest, parents and figures; weights stay in files.
+
+Keeps: a record written and read again is equal; a file that changed is refused (``tests/test_artifacts.py``).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mobilevd.errors import IntegrityError
+
+MANIFEST = "manifest.json"
+
+
+class Artifact(BaseModel):
+    """A folder (or one file) of bytes: where it lies and what it hashes to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    uri: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The local folder or file. Errors: IntegrityError when it is gone."""
+        path = Path(self.uri)
+        if not path.exists():
+            raise IntegrityError(
+                "An artifact is gone", got=self.uri, allowed="the folder the stage wrote", where="rerun the stage"
+            )
+        return path
+
+
+class Manifest(BaseModel):
+    """Relative path → sha256 of every file of a sealed folder."""
+
+    files: dict[str, str]
+
+
+class StageRecord(BaseModel):
+    """What a stage leaves: artifacts by name, scalar figures, curves over steps, pictures, and where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: str
+    recipe_digest: str
+    data_md5: str
+    parents: dict[str, str] = {}
+    artifacts: dict[str, Artifact] = {}
+    figures: dict[str, float] = {}
+    facts: dict[str, str] = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    pictures: dict[str, str] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    started_at: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON beside the artifacts it names."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of one file, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def seal(folder: Path) -> Artifact:
+    """Write the manifest (relative path → sha256 of every file) into ``folder`` and return its Artifact."""
+    folder = Path(folder).resolve()
+    files = {p.relative_to(folder).as_posix(): file_sha256(p) for p in sorted(folder.rglob("*")) if _counts(p, folder)}
+    write_json(folder / MANIFEST, {"files": files})
+    return Artifact(uri=str(folder), sha256=file_sha256(folder / MANIFEST))
+
+
+def verify(folder: Path, expected: str | None = None) -> None:
+    """Check every file of a sealed folder against its manifest, and the manifest against ``expected``.
+
+    Errors: IntegrityError naming the file that is missing, changed or not listed.
+    """
+    folder = Path(folder)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise IntegrityError("The folder has no manifest", got=str(folder), allowed=f"a folder with {MANIFEST}")
+    if expected is not None and file_sha256(manifest) != expected:
+        raise IntegrityError("The manifest changed", got=file_sha256(manifest), allowed=expected, where=str(manifest))
+    listed = _listed(manifest)
+    for name, digest in listed.items():
+        _verify_file(folder, name, digest)
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if _counts(p, folder)}
+    if extra := sorted(present - listed.keys()):
+        raise IntegrityError(
+            "The folder holds files its manifest does not list", got=", ".join(extra), where=str(folder)
+        )
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON whole or not at all: aside first, then renamed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _counts(path: Path, folder: Path) -> bool:
+    return path.is_file() and path != folder / MANIFEST and not path.name.endswith(".part")
+
+
+def _listed(manifest: Path) -> dict[str, str]:
+    try:
+        return Manifest.model_validate_json(manifest.read_bytes()).files
+    except ValidationError:
+        raise IntegrityError("The manifest cannot be read", got=str(manifest), allowed="as seal() wrote it") from None
+
+
+def _verify_file(folder: Path, name: str, digest: str) -> None:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise IntegrityError("A manifest entry leaves its folder", got=name, where=str(folder / MANIFEST))
+    if not path.is_file():
+        raise IntegrityError("A file is missing", got=name, where=str(folder))
+    if file_sha256(path) != digest:
+        raise IntegrityError(
+            "A file changed since it was sealed", got=f"{name} {file_sha256(path)}", allowed=digest, where=str(folder)
+        )

@@ -1,0 +1,246 @@
+"""The command line: every command explains itself, prints a table or JSON, and fails without a traceback."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tiny_svd
+from movies import moving, texture
+from PIL import Image
+from typer.testing import CliRunner
+
+from mobilevd import cli
+
+COMMANDS = ("sample-data", "cost", "evaluate", "generate")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    return tiny_svd.write_bundle(tmp_path_factory.mktemp("bundles") / "bundle").path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.jpg"
+    Image.fromarray(texture(1, 90, 120)).save(path, quality=95)
+    return path
+
+
+def run(*words) -> str:
+    """What a command that succeeds prints."""
+    done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """``refused(*words)``: what a failing command says on stderr, and its exit code; as the installed script runs."""
+
+    def call(*words) -> tuple[str, int]:
+        monkeypatch.setattr(sys, "argv", ["mobilevd", *(str(word) for word in words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "Traceback" not in said.err
+        return said.err, ended.value.code
+
+    return call
+
+
+def test_every_command_is_listed_with_what_it_does():
+    told = run("--help")
+    assert all(command in told for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("sample-data", ("Bring the sample clips", "FOLDER")),
+        ("cost", ("nothing is run", "--ladder", "--model", "--width", "--height", "--json")),
+        ("evaluate", ("FVD, KVD and motion", "--real", "--generated", "--frames", "--fps", "--json")),
+        ("generate", ("Animate a photograph", "IMAGE", "OUT", "--model", "--seed", "--fps", "--motion")),
+    ],
+)
+def test_help_of_a_command_names_its_options(command, expected, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    told = " ".join(run(command, "--help").split())
+    assert all(word.lower() in told.lower() for word in expected), told
+
+
+def read(path: Path) -> tuple[list[np.ndarray], float]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)], float(stream.average_rate)
+
+
+def test_generate_writes_a_film_of_the_photograph(bundle, photo, tmp_path):
+    told = run("generate", photo, tmp_path / "new" / "out.mp4", "--model", bundle)
+    frames, rate = read(tmp_path / "new" / "out.mp4")
+    assert len(frames) == 14
+    assert {frame.shape for frame in frames} == {(64, 64, 3)}
+    assert rate == pytest.approx(7.0)
+    assert "14 frames at 7 fps" in told
+    assert not any(np.array_equal(frames[0], frame) for frame in frames[1:])
+
+
+def test_generate_heeds_seed_rate_and_motion(bundle, photo, tmp_path):
+    def film(name: str, *options) -> bytes:
+        run("generate", photo, tmp_path / name, "--model", bundle, *options)
+        return (tmp_path / name).read_bytes()
+
+    plain = film("a.webp")
+    assert film("b.webp") == plain
+    assert film("c.webp", "--seed", "0") == plain
+    others = [film("d.webp", "--seed", "1"), film("e.webp", "--motion", "255"), film("f.webp", "--fps", "12")]
+    assert len({plain, *others}) == 4
+    with Image.open(tmp_path / "f.webp") as picture:
+        picture.seek(1)
+        picture.load()
+        assert picture.info["duration"] == pytest.approx(1000 / 12, abs=1)
+
+
+def test_output_of_another_kind_is_refused_before_anything_is_read(refused, tmp_path):
+    said, code = refused("generate", tmp_path / "no.jpg", tmp_path / "out.avi", "--model", tmp_path / "no")
+    assert code == 1
+    assert "cannot be written" in said
+    assert ".mp4, .gif, .webp" in said
+
+
+def test_missing_photograph_is_named(refused, bundle, tmp_path):
+    said, code = refused("generate", tmp_path / "no.jpg", tmp_path / "out.mp4", "--model", bundle)
+    assert code == 1
+    assert "The image does not exist" in said
+    assert "no.jpg" in said
+
+
+def test_file_that_is_no_photograph_is_refused(refused, bundle, tmp_path):
+    (tmp_path / "text.jpg").write_text("a thousand words")
+    said, code = refused("generate", tmp_path / "text.jpg", tmp_path / "out.mp4", "--model", bundle)
+    assert code == 1
+    assert "photo" in said
+
+
+def test_folder_that_is_no_bundle_is_refused(refused, photo, tmp_path):
+    said, code = refused("generate", photo, tmp_path / "out.mp4", "--model", tmp_path)
+    assert code == 1
+    assert "no bundle" in said
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_bundle_with_a_changed_byte_is_refused(refused, bundle, photo, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    said, code = refused("generate", photo, tmp_path / "out.mp4", "--model", copy)
+    assert code == 1
+    assert "unet/diffusion_pytorch_model.safetensors" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--fps", "0"), "--fps"),
+        (("--fps", "-7"), "--fps"),
+        (("--motion", "256"), "--motion"),
+        (("--seed", "x"), "--seed"),
+    ],
+)
+def test_impossible_option_of_generate_is_refused_by_its_name(refused, bundle, photo, tmp_path, options, named):
+    said, code = refused("generate", photo, tmp_path / "out.mp4", "--model", bundle, *options)
+    assert code == 2
+    assert named in said
+
+
+@pytest.mark.parametrize("options", [("--frames", "8"), ("--frames", "65"), ("--fps", "0")])
+def test_impossible_option_of_evaluate_is_refused_by_its_name(refused, tmp_path, options):
+    said, code = refused("evaluate", "--real", tmp_path, "--generated", tmp_path, *options)
+    assert code == 2
+    assert options[0] in said
+
+
+def test_cost_of_a_bundle_is_a_row_of_json(bundle):
+    [row] = json.loads(run("cost", "--model", bundle, "--width", "128", "--height", "64", "--json"))
+    assert (row["row"], row["size"]) == ("bundle", "128x64")
+    assert 0 < row["tflops"] < 0.1
+    assert 0.1 < row["params_m"] < 10
+
+
+def test_cost_of_a_bundle_is_a_table_of_the_same_figures(bundle, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    words = ("cost", "--model", bundle, "--width", "128", "--height", "64")
+    [row] = json.loads(run(*words, "--json"))
+    table = run(*words)
+    assert f"{row['tflops']:.4g}" in table
+    assert f"{row['params_m']:.4g}" in table
+    assert "params_m" in table
+
+
+@pytest.mark.slow
+def test_cost_of_the_ladder_is_the_papers_with_fifty_evaluations_before_distillation_and_one_after():
+    rows = json.loads(run("cost", "--ladder", "--json"))
+    assert [(row["size"], row["nfe"], row["paper_tflops"]) for row in rows] == [
+        ("1024x576", 50, 45.43),
+        ("512x256", 50, 8.60),
+        ("512x256", 50, 8.24),
+        ("512x256", 1, 5.42),
+        ("512x256", 1, 4.64),
+        ("512x256", 1, 4.34),
+    ]
+    assert [set(row) for row in rows] == [{"row", "size", "nfe", "paper_tflops", "tflops", "params_m"}] * 6
+    assert all(abs(row["tflops"] / row["paper_tflops"] - 1) < 0.02 for row in rows)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_cost_of_nothing_or_of_two_things_is_refused(refused, bundle, both):
+    said, code = refused("cost", *(("--ladder", "--model", bundle) if both else ()))
+    assert code == 1
+    assert "Say what to count" in said
+
+
+def test_cost_of_a_folder_without_a_network_is_refused(refused, tmp_path):
+    said, code = refused("cost", "--model", tmp_path)
+    assert code == 1
+    assert "no network here" in said
+
+
+def test_evaluate_of_a_folder_against_itself_has_no_distance(tmp_path):
+    for seed in (1, 2):
+        moving(tmp_path / f"{seed}.mkv", seed)
+    [row] = json.loads(run("evaluate", "--real", tmp_path, "--generated", tmp_path, "--frames", "9", "--json"))
+    assert row["fvd"] == pytest.approx(0.0, abs=1e-6)
+    assert (row["motion_ratio"], row["first_frame_copy_rate"]) == (pytest.approx(1.0), 0.0)
+    assert row["protocol"].startswith("9 frames at 7 fps")
+
+
+def test_evaluate_of_an_empty_folder_is_refused(refused, tmp_path):
+    said, code = refused("evaluate", "--real", tmp_path, "--generated", tmp_path)
+    assert code == 1
+    assert "Too few videos" in said
+
+
+def test_sample_data_lays_the_set_and_does_nothing_when_it_is_there(tmp_path):
+    first = run("sample-data", tmp_path / "data")
+    assert str(tmp_path / "data") in first
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    assert first.startswith(f"{len(files)} files")
+    assert len(files) >= 10
+    assert run("sample-data", tmp_path / "data") == first
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_command_in_a_process_of_its_own_ends_with_code_one_and_no_traceback(tmp_path):
+    words = ["generate", str(tmp_path / "no.jpg"), str(tmp_path / "out.avi"), "--model", str(tmp_path)]
+    script = "from mobilevd.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("This kind of file cannot be written")
+    assert "Traceback" not in done.stderr

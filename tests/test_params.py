@@ -1,0 +1,250 @@
+"""A recipe is refused whole before anything runs, and the message says what, got, allowed and where."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mobilevd import params
+from mobilevd.errors import RecipeError
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIM = {"lr": 1.0e-4}
+ADVERSARIAL = {"steps": 2, "generator": OPTIM, "discriminator": OPTIM}
+
+
+@pytest.fixture
+def values() -> dict:
+    """The smallest recipe: only what has no default."""
+    return {
+        "name": "small",
+        "finetune": {"steps": 2, "optim": copy.deepcopy(OPTIM)},
+        "distill": {"adversarial": copy.deepcopy(ADVERSARIAL)},
+        "prune": {"keep": 7, "adversarial": copy.deepcopy(ADVERSARIAL)},
+        "funnel": {"adversarial": copy.deepcopy(ADVERSARIAL)},
+        "gates": [{"metric": "student.fvd", "max": 1.0}],
+    }
+
+
+def put(values: dict, path: str, value) -> dict:
+    *parents, last = path.split(".")
+    node = values
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+    node[last] = value
+    return values
+
+
+def refusal(values: dict, where: str = "recipe") -> str:
+    with pytest.raises(RecipeError) as error:
+        params.check(values, where)
+    return str(error.value)
+
+
+def test_the_smallest_recipe_has_the_papers_clip(values):
+    clip = params.check(values).clip
+    assert (clip.frames, clip.fps, clip.width, clip.height) == (14, 7.0, 512, 256)
+
+
+def test_unknown_key_is_refused_with_the_keys_allowed_there(values):
+    told = refusal(values | {"fintune": {}})
+    assert "fintune: unknown key, got {}" in told
+    assert "finetune, distill, prune" in told
+
+
+def test_nested_unknown_key_is_refused_with_its_own_sections_keys(values):
+    told = refusal(put(values, "distill.adversarial.generator.learning_rate", 1.0))
+    assert "distill.adversarial.generator.learning_rate: unknown key, got 1.0" in told
+    assert "allowed here: lr, betas, weight_decay, warmup_steps, schedule, max_grad_norm" in told
+    assert "teacher_steps" not in told
+
+
+def test_unknown_key_of_a_gate_names_the_gate(values):
+    told = refusal(put(values, "gates.0.maximum", 3.0))
+    assert "gates.0.maximum: unknown key" in told
+    assert "max_ratio" in told
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("finetune.optim.lr", "1e-5"),
+        ("finetune.steps", "100"),
+        ("finetune.steps", 1.5),
+        ("finetune.steps", True),
+        ("finetune.steps", 0),
+        ("finetune.ema_decay", 1.0),
+        ("finetune.optim.lr", float("inf")),
+        ("finetune.optim.lr", float("nan")),
+        ("finetune.optim.lr", -1.0e-4),
+        ("finetune.optim.betas", [0.9, 2.0]),
+        ("finetune.apply", ["cross-attention"]),
+        ("clip.width", 500),
+        ("clip.height", 0),
+        ("clip.frames", 1),
+        ("clip.fps", 0.0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("base", 5),
+        ("name", "Big Name"),
+        ("prepare.validation_share", 1.0),
+        ("prune.keep", -1),
+        ("funnel.fun_factor", 1.5),
+        ("quantize.activations", "int4"),
+        ("profile.devices", []),
+        ("evaluate.clips", 1),
+        ("evaluate.motion_bucket", 256),
+        ("gates", []),
+        ("registry.model", "../up"),
+    ],
+)
+def test_impossible_value_is_refused_and_named(values, path, value):
+    told = refusal(put(values, path, value))
+    assert f"  {path}" in told
+    assert "allowed: " in told
+
+
+def test_number_written_as_text_is_refused_as_yaml_reads_it(values):
+    text = yaml.safe_dump(values).replace("lr: 0.0001", "lr: 1e-5", 1)
+    with pytest.raises(RecipeError, match=r"got '1e-5'; allowed: input should be a valid number"):
+        params.parse(text)
+
+
+def test_date_is_refused_as_any_other_wrong_type(values):
+    told = refusal(yaml.safe_load(yaml.safe_dump(values) + "seed: 2024-01-01"))
+    assert "seed: got '2024-01-01'" in told
+
+
+def test_missing_key_is_named(values):
+    del values["finetune"]["optim"]["lr"]
+    assert "finetune.optim.lr: missing; it has no default" in refusal(values)
+
+
+def test_all_mistakes_are_told_at_once(values):
+    put(values, "clip.width", 500)
+    put(values, "finetune.optim.lr", "1e-5")
+    put(values, "oops", 1)
+    del values["prune"]["keep"]
+    told = refusal(values)
+    assert all(f"  {key}: " in told for key in ("clip.width", "finetune.optim.lr", "oops", "prune.keep"))
+    assert len(told.splitlines()) == 1 + 4 + 1
+
+
+def test_message_says_what_got_allowed_and_where(values):
+    told = refusal(put(values, "clip.width", 500), "recipes/mine.yaml")
+    assert told.splitlines() == [
+        "The recipe cannot be run",
+        "  clip.width: got 500; allowed: input should be a multiple of 64",
+        "  where:   recipes/mine.yaml",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gate", "reason"),
+    [
+        ({"metric": "a"}, "exactly one of max, min, max_ratio"),
+        ({"metric": "a", "max": 1.0, "min": 0.0}, "exactly one of max, min, max_ratio"),
+        ({"metric": "a", "max_ratio": 1.1}, "max_ratio and of go together"),
+        ({"metric": "a", "max": 1.0, "of": "b"}, "max_ratio and of go together"),
+        ({"metric": "a", "max": float("inf")}, "finite"),
+    ],
+)
+def test_gate_without_exactly_one_limit_is_refused(values, gate, reason):
+    told = refusal(values | {"gates": [gate]})
+    assert "  gates.0" in told
+    assert reason in told
+
+
+def test_recipe_is_frozen(values):
+    recipe = params.check(values)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.finetune.steps = 7
+
+
+def test_digest_does_not_depend_on_the_order_of_keys_or_on_written_defaults(values):
+    turned = {key: values[key] for key in reversed(values)}
+    turned["finetune"] = {key: values["finetune"][key] for key in reversed(values["finetune"])}
+    spelled = values | {"seed": 0, "clip": {"frames": 14}}
+    digests = {params.check(v).digest for v in (values, turned, spelled)}
+    assert len(digests) == 1
+    assert len(digests.pop()) == 64
+
+
+ONE_CHOICE = {"apply", "weights", "op"}  # literals of a single value
+
+
+def leaves(node, path=()):
+    if isinstance(node, dict | list):
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, child in pairs:
+            yield from leaves(child, (*path, key))
+    else:
+        yield path, node
+
+
+def other(value) -> list:
+    if isinstance(value, bool) or value is None:
+        return ["changed", 0.5]
+    if isinstance(value, int | float):
+        return [value + 64, value + 1, value - 1, value * 0.5]
+    return ["spatial", "temporal", "average", "cosine", "constant", "uint8", "uint16", "he", "csi", "all", f"{value}x"]
+
+
+def test_digest_changes_with_every_single_value():
+    whole = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    plain, seen, unchanged = params.check(whole).digest, set(), []
+    for path, value in leaves(whole):
+        for candidate in other(value):
+            changed = copy.deepcopy(whole)
+            node = changed
+            for part in path[:-1]:
+                node = node[part]
+            node[path[-1]] = candidate
+            try:
+                digest = params.check(changed).digest
+            except RecipeError:
+                continue
+            if candidate != value:
+                assert digest != plain, path
+                seen.add(digest)
+                break
+        else:
+            unchanged.append(".".join(str(p) for p in path))
+    assert len(seen) > 80
+    assert [name for name in unchanged if not ONE_CHOICE & set(name.split("."))] == [
+        f"gates.{i}.{key}"  # a second limit beside the first is refused, and so is "of" without max_ratio
+        for i in range(len(whole["gates"]))
+        for key in ("max", "min", "max_ratio", "of")
+        if whole["gates"][i][key] is None
+    ]
+
+
+def test_parsed_recipe_is_plain_json_that_is_read_as_the_same_recipe(values):
+    parsed = params.parse(yaml.safe_dump(values))
+    assert json.loads(json.dumps(parsed)) == parsed
+    assert parsed["evaluate"]["teacher_steps"] == 25
+    assert params.check(parsed) == params.check(values)
+    assert params.check(parsed).digest == params.check(values).digest
+
+
+def test_loaded_file_is_the_recipe_and_a_missing_one_is_named(values, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert params.load(path) == params.check(values)
+    with pytest.raises(RecipeError, match=r"does not exist\n  got:     .*other\.yaml"):
+        params.load(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- just\n- a list", "", "a: \x07", "{[1]: 2}"])
+def test_text_that_is_no_mapping_is_refused(text):
+    with pytest.raises(RecipeError, match=r"not YAML|not a mapping"):
+        params.parse(text)
+
+
+def test_file_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("name: größe\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match="not YAML"):
+        params.load(tmp_path / "latin.yaml")
