@@ -1,0 +1,1 @@
+"""SVD: what a run starts from."""

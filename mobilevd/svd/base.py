@@ -1,0 +1,173 @@
+"""What a run starts from: SVD from the hub or a folder, or the embedded pocket base; one loader for all.
+
+**Keeps** safetensors only, the pocket's digests checked on every load (``tests/svd/test_base.py``).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.utils import logging as diffusers_logging
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+from transformers import logging as transformers_logging
+
+from mobilevd import artifacts
+from mobilevd.errors import IntegrityError, RecipeError
+from mobilevd.packages import project_root
+from mobilevd.params import Clip
+from mobilevd.shapes import Video
+from mobilevd.svd import autoencoder
+from mobilevd.svd.conditioning import image_tokens
+from mobilevd.svd.unet import VideoUNet
+
+POCKET = "pocket"
+PARTS = ("unet", "vae", "image_encoder")
+
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # its note on torchvision concerns an image processor not used here
+
+
+@dataclass(frozen=True)
+class Base:
+    """A folder in diffusers layout; every part is loaded when it is first asked for, in fp32."""
+
+    folder: Path
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the weights and configurations of every part."""
+        return self._digest_of(PARTS)
+
+    @cached_property
+    def encoder_digest(self) -> str:
+        """sha256 over what latents and tokens depend on: autoencoder and image encoder."""
+        return self._digest_of(("vae", "image_encoder"))
+
+    @cached_property
+    def vae(self) -> AutoencoderKLTemporalDecoder:
+        """The autoencoder, frozen."""
+        return _frozen(_load(AutoencoderKLTemporalDecoder, self.folder / "vae"))
+
+    @cached_property
+    def image_encoder(self) -> CLIPVisionModelWithProjection:
+        """The vision encoder, frozen."""
+        return _frozen(_load(CLIPVisionModelWithProjection, self.folder / "image_encoder"))
+
+    def unet(self) -> VideoUNet:
+        """A fresh copy of the network, unedited."""
+        return _load(VideoUNet, self.folder / "unet").float()
+
+    @property
+    def unet_config(self) -> dict:
+        """The network's configuration as stored."""
+        return json.loads((self.folder / "unet" / "config.json").read_text(encoding="utf-8"))
+
+    @torch.no_grad()
+    def encode(self, video: UInt8[Tensor, "F 3 H W"]) -> dict[str, Tensor]:
+        """One clip → ``latents`` F C h w (scaled), ``image_latents`` C h w (raw), ``tokens`` 1 D; fp16."""
+        frames = video.float().div(255)
+        raw = autoencoder.encode(self.vae, frames)
+        token = image_tokens(self.image_encoder, frames[:1])[0]
+        encoded = {"latents": raw * self.vae.config.scaling_factor, "image_latents": raw[0], "tokens": token}
+        return {name: tensor.half() for name, tensor in encoded.items()}
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "B F C h w"]) -> Video:
+        """Scaled latents B F C h w → pixels in [0, 1] B F 3 H W."""
+        return autoencoder.decode(self.vae, latents.float())
+
+    def check_clip(self, clip: Clip) -> None:
+        """Refuse a clip size whose latents this network cannot halve three times. Errors: RecipeError."""
+        config = json.loads((self.folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        patch = round((config["in_channels"] / 3) ** 0.5)
+        side = patch * 2 ** (len(config["block_out_channels"]) - 1)
+        side *= 2 ** (len(self.unet_config["block_out_channels"]) - 1)
+        if clip.width % side or clip.height % side:
+            raise RecipeError(
+                "The clip size does not fit the base",
+                got=f"{clip.width}x{clip.height}",
+                allowed=f"width and height that are multiples of {side}",
+                where="clip.width and clip.height of the recipe",
+            )
+
+    def _digest_of(self, parts: tuple[str, ...]) -> str:
+        files = [p for part in parts for p in sorted((self.folder / part).iterdir()) if p.is_file()]
+        lines = [f"{p.relative_to(self.folder).as_posix()} {artifacts.file_sha256(p)}" for p in files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def load(base: str) -> Base:
+    """Find the base: "pocket", a folder in diffusers layout, or a hub id ("stabilityai/…").
+
+    Errors: RecipeError when it cannot be found or is no SVD; IntegrityError when the pocket's files were changed.
+    """
+    folder = pocket_folder() if base == POCKET else _located(base)
+    if base == POCKET:
+        artifacts.verify(folder)
+    _check_layout(folder, base)
+    return Base(folder)
+
+
+def pocket_folder() -> Path:
+    """Where the embedded base lies."""
+    folder = project_root() / "pocket" / "base"
+    if not folder.is_dir():
+        raise IntegrityError("The pocket base is gone", got=str(folder), where="git checkout pocket/base")
+    return folder
+
+
+def _located(base: str) -> Path:
+    folder = Path(base).expanduser()
+    if not folder.is_absolute() and not folder.exists():
+        folder = project_root() / folder
+    return folder if folder.is_dir() else _downloaded(base)
+
+
+def _downloaded(base: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["model_index.json", "*/config.json", "*/*.json", "*/*.safetensors"]
+    try:
+        return Path(snapshot_download(base, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise RecipeError(
+            "The base cannot be found",
+            got=f"{base} ({type(error).__name__})",
+            allowed=f"{POCKET}, a folder in diffusers layout, or a hub id that this machine can reach",
+            where="base: in the recipe",
+        ) from None
+
+
+def _check_layout(folder: Path, base: str) -> None:
+    missing = [part for part in PARTS if not (folder / part / "config.json").is_file()]
+    if missing:
+        raise RecipeError(
+            "The base is not in diffusers layout",
+            got=f"{base}, without {', '.join(f'{part}/config.json' for part in missing)}",
+            allowed="unet, vae and image_encoder folders with config.json and safetensors",
+            where="base: in the recipe",
+        )
+
+
+def _load(kind: type, folder: Path):
+    """Load one part in fp32; its half-precision variant when that is the only one there. Never a pickle."""
+    weights = [p.name for p in folder.iterdir() if p.suffix == ".safetensors"]
+    if not weights:
+        raise RecipeError(
+            "The base has no safetensors weights", got=str(folder), allowed="*.safetensors", where="base:"
+        )
+    full = any(".fp16" not in name for name in weights)
+    dtype = {"dtype": torch.float32} if kind is CLIPVisionModelWithProjection else {"torch_dtype": torch.float32}
+    return kind.from_pretrained(folder, variant=None if full else "fp16", use_safetensors=True, **dtype)
+
+
+def _frozen(net):
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,27 @@
+"""What SVD is told beside the noise: the image token, and the ids (fps − 1, motion bucket, noise augmentation σ_c).
+
+**Source** SVD (arXiv 2311.15127, App. D) and diffusers' pipeline, whose preprocessing is called here.
+"""
+
+import torch
+from transformers import CLIPVisionModelWithProjection
+
+from mobilevd.shapes import AddedIds, Images, Tokens
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def image_tokens(encoder: CLIPVisionModelWithProjection, images: Images) -> Tokens:
+    """One token of the clean first frame: resized with antialiasing, normalised, through the vision encoder."""
+    from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+
+    side = encoder.config.image_size
+    pixels = (_resize_with_antialiasing(images * 2 - 1, (side, side)) + 1) / 2
+    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+    return encoder(((pixels - mean) / std).to(encoder.dtype)).image_embeds.unsqueeze(1)
+
+
+def added_ids(batch: int, fps: float, motion_bucket: int, augmentation_sigma: float) -> AddedIds:
+    """(fps − 1, motion bucket, σ_c) for each clip of the batch."""
+    return torch.tensor([[fps - 1, float(motion_bucket), augmentation_sigma]]).repeat(batch, 1)

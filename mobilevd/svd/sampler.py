@@ -1,0 +1,70 @@
+"""From noise to clean latents: SVD's sampler (Euler, Karras σ, guidance over frames), and one evaluation at σ_max.
+
+**Source** Karras et al. 2022, Eq. 5 and Alg. 1; SVD's settings (method: 25 steps x 2 passes = 50 evaluations).
+**Keeps** diffusers' Euler steps on the same noise (``tests/svd/test_sampler.py``). **Axes** B F C H W.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mobilevd.shapes import AddedIds, Latents, Tokens
+from mobilevd.svd.edm import denoise
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
+
+
+def karras_sigmas(steps: int) -> Float[Tensor, "K"]:
+    """σ_i = (σ_max^{1/ρ} + i/(n−1) (σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ for i < n, then 0 (Karras et al. 2022, Eq. 5)."""
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    return torch.cat([(high + ramp * (low - high)) ** RHO, torch.zeros(1, dtype=torch.float64)]).float()
+
+
+def clip_noise(seeds: list[int], shape: tuple[int, int, int, int]) -> Latents:
+    """Unit noise F C H W for every clip from its own seed: the same whatever the batch or the order."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def sample(
+    unet: nn.Module,
+    image_latents: Float[Tensor, "B C H W"],
+    tokens: Tokens,
+    ids: AddedIds,
+    noise: Latents,
+    steps: int = 25,
+    guidance: tuple[float, float] = (1.0, 3.0),
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Latents:
+    """The teacher: ``steps`` Euler steps from σ_max, guidance rising linearly over the frames from first to last.
+
+    Each step costs two evaluations, one of them without image (zero token, zero image latents).
+    """
+    scale = torch.linspace(*guidance, noise.shape[1], device=noise.device)[None, :, None, None, None]
+    both = (torch.cat([torch.zeros_like(c), c]) for c in (image_latents, tokens))
+    latents2, tokens2, ids2 = *both, torch.cat([ids, ids])
+    sigmas = karras_sigmas(steps).to(noise.device)
+    x = noise * (sigmas[0] ** 2 + 1).sqrt()
+    for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
+        without, given = denoise(unet, torch.cat([x, x]), sigma.expand(2 * len(x)), latents2, tokens2, ids2).chunk(2)
+        x0 = without + scale * (given - without)
+        x = x + (following - sigma) * (x - x0) / sigma
+        on_step(step)
+    return x
+
+
+class OneStep(nn.Module):
+    """The network that ships: one evaluation from pure noise at σ_max, without guidance (SF-V, Sec. 3)."""
+
+    def __init__(self, unet: nn.Module):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noise: Latents, image_latents: Float[Tensor, "B C H W"], token: Tokens, ids: AddedIds) -> Latents:
+        """Unit noise B F C H W, raw first-frame latents, image token and ids → clean scaled latents B F C H W."""
+        sigma = torch.full((noise.shape[0],), SIGMA_MAX, device=noise.device)
+        return denoise(self.unet, SIGMA_MAX * noise, sigma, image_latents, token, ids)

@@ -1,0 +1,157 @@
+"""SVD's UNet with a forward of our own: embed → down → mid → up → out, and two points where the frame axis may change.
+
+**Source** SVD (arXiv 2311.15127), diffusers. **Changes** the output is a plain tensor; ``frame_down`` and ``frame_up``.
+**Keeps** bits, gradients and keys of diffusers' own network (``tests/svd/test_unet.py``). **Axes** B F C H W.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import AlphaBlender, SpatioTemporalResBlock
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = [
+    "AlphaBlender",
+    "Attention",
+    "BasicTransformerBlock",
+    "SpatioTemporalResBlock",
+    "TemporalBasicTransformerBlock",
+    "TransformerSpatioTemporalModel",
+    "VideoUNet",
+    "config_of",
+    "temporal_blocks",
+]
+
+FrameDown = Callable[[Tensor, int], tuple[Tensor, int]]  # x [B·F C H W], F -> x [B·F' C H W], F'
+FrameUp = Callable[[Tensor, int, int], Tensor]  # x [B·F' C H W], F', F -> x [B·F C H W]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What every block is told: one row per clip, spread over as many frames as the block sees."""
+
+    emb: Float[Tensor, "B D"]
+    context: Float[Tensor, "B T E"]
+
+    def over(self, frames: int) -> dict[str, Tensor]:
+        """Arguments of a block that sees ``frames`` frames: rows repeated per frame, and an all-video indicator."""
+        rows = self.emb.shape[0] * frames
+        return {
+            "temb": self.emb.repeat_interleave(frames, dim=0, output_size=rows),
+            "encoder_hidden_states": self.context.repeat_interleave(frames, dim=0, output_size=rows),
+            "image_only_indicator": self.emb.new_zeros(self.emb.shape[0], frames),
+        }
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The down path's result: ``x``, the skips and each block's output; what blocks are told outside and inside."""
+
+    x: Tensor
+    skips: list[Tensor]
+    features: list[Tensor]
+    outer: dict[str, Tensor]
+    inner: dict[str, Tensor]
+
+
+class VideoUNet(UNetSpatioTemporalConditionModel):
+    """diffusers' ``UNetSpatioTemporalConditionModel`` whose frame axis may shrink after down block 0.
+
+    ``frame_down(x, F) -> (x, F')`` acts on down block 0's output and thereby on its last skip (they are one tensor);
+    ``frame_up(x, F', F) -> x`` acts before the last up block. Both are None, or free of parameters.
+    """
+
+    @functools.wraps(UNetSpatioTemporalConditionModel.__init__)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.frame_down: FrameDown | None = None
+        self.frame_up: FrameUp | None = None
+
+    def forward(
+        self,
+        sample: Float[Tensor, "B F C_in H W"],
+        timestep: Float[Tensor, "B"],
+        encoder_hidden_states: Float[Tensor, "B T E"],
+        added_time_ids: Float[Tensor, "B K"],
+    ) -> Float[Tensor, "B F C_out H W"]:
+        """One evaluation: ``timestep`` is c_noise, the context one image token (T = 1), ids fps−1, bucket, σ_c."""
+        frames = sample.shape[1]
+        conditioning = self._embed(sample, timestep, encoder_hidden_states, added_time_ids)
+        encoded = self._down(self.conv_in(sample.flatten(0, 1)), frames, conditioning)
+        x = self.mid_block(encoded.x, **encoded.inner)
+        x = self._up(x, encoded, force_sizes=self._needs_sizes(sample))
+        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        return x.unflatten(0, (-1, frames))
+
+    def encode(
+        self,
+        sample: Float[Tensor, "B F C_in H W"],
+        timestep: Float[Tensor, "B"],
+        encoder_hidden_states: Float[Tensor, "B T E"],
+        added_time_ids: Float[Tensor, "B K"],
+    ) -> list[Tensor]:
+        """Features [B·F' C H W] after each down block; F' is F unless ``frame_down`` changes it. No mid, no up."""
+        conditioning = self._embed(sample, timestep, encoder_hidden_states, added_time_ids)
+        return self._down(self.conv_in(sample.flatten(0, 1)), sample.shape[1], conditioning).features
+
+    def _embed(self, sample: Tensor, timestep: Tensor, context: Tensor, added_time_ids: Tensor) -> Conditioning:
+        batch = sample.shape[0]
+        noise_emb = self.time_embedding(self.time_proj(timestep.expand(batch)).to(sample.dtype))
+        ids = self.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(noise_emb.dtype)
+        return Conditioning(noise_emb + self.add_embedding(ids), context)
+
+    def _down(self, x: Tensor, frames: int, conditioning: Conditioning) -> Encoded:
+        outer = told = conditioning.over(frames)
+        skips, features = [x], []
+        for index, block in enumerate(self.down_blocks):
+            x, block_skips = block(x, **_accepted(block, told))
+            if index == 0 and self.frame_down is not None:
+                x, inner_frames = self.frame_down(x, frames)
+                block_skips, told = (*block_skips[:-1], x), conditioning.over(inner_frames)
+            skips += block_skips
+            features.append(x)
+        return Encoded(x, skips, features, outer, told)
+
+    def _up(self, x: Tensor, encoded: Encoded, force_sizes: bool) -> Tensor:
+        skips, told = list(encoded.skips), encoded.inner
+        for block in self.up_blocks:
+            last = block is self.up_blocks[-1]
+            if last and self.frame_up is not None:
+                x, told = self.frame_up(x, _frames(encoded.inner), _frames(encoded.outer)), encoded.outer
+            taken = tuple(skips[-len(block.resnets) :])
+            del skips[-len(block.resnets) :]
+            size = skips[-1].shape[2:] if force_sizes and not last else None
+            x = block(x, res_hidden_states_tuple=taken, upsample_size=size, **_accepted(block, told))
+        return x
+
+    def _needs_sizes(self, sample: Tensor) -> bool:
+        """Latents that the upsamplers cannot double back to their own size need the skips' sizes passed on."""
+        return any(size % 2**self.num_upsamplers for size in sample.shape[-2:])
+
+
+def temporal_blocks(unet: nn.Module) -> dict[str, nn.Module]:
+    """Name → block, in the network's order, for every ResBlock and transformer that still holds its temporal half."""
+    kinds = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
+    return {name: module for name, module in unet.named_modules() if isinstance(module, kinds)}
+
+
+def config_of(unet: VideoUNet) -> dict:
+    """The network's configuration as plain JSON values, under the class name that diffusers knows."""
+    kept = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    return {"_class_name": UNetSpatioTemporalConditionModel.__name__, **kept}
+
+
+def _accepted(block: nn.Module, told: dict[str, Tensor]) -> dict[str, Tensor]:
+    if getattr(block, "has_cross_attention", False):
+        return told
+    return {key: value for key, value in told.items() if key != "encoder_hidden_states"}
+
+
+def _frames(told: dict[str, Tensor]) -> int:
+    return told["image_only_indicator"].shape[1]
