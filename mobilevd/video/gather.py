@@ -1,0 +1,184 @@
+"""From a folder of files to clips on disk: cut every video, split what is usable, render photographs, write and list.
+
+**Keeps** every file that gives no clip has a reason, and too many of them stop the run (``test_gather.py``).
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxtyping import UInt8
+from PIL.Image import Image
+from torch import Tensor
+
+from mobilevd.artifacts import file_sha256
+from mobilevd.errors import DataError
+from mobilevd.params import Clip, Prepare
+from mobilevd.progress import track
+from mobilevd.video import clips, decode, pictures, store
+from mobilevd.video.clips import Source
+from mobilevd.video.decode import Reason, UnusableError
+from mobilevd.video.manifest import Rejected, Row
+
+SIDES = ("train", "validation")
+THUMBNAILS_PER_SIDE = 48
+AT_MOST_NAMED = 20
+
+
+@dataclass
+class Found:
+    """What a pass over the folder leaves besides the pixels; rows stand in the order of their side's tensors."""
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    thumbnails: dict[str, list[Image]] = field(default_factory=lambda: {side: [] for side in SIDES})
+
+    def side(self, name: str) -> list[Row]:
+        """The rows of "train" or "validation"."""
+        return [row for row in self.rows if row.split == name]
+
+
+class Take(NamedTuple):
+    """One clip of a source: when it starts (0 for a rendered one), the rendered motion's name, the pixels."""
+
+    start_s: float
+    camera: str
+    video: UInt8[Tensor, "F 3 H W"]
+
+
+class Part(NamedTuple):
+    """The windows of one video that are kept, on disk, and when each starts; nothing for a photograph."""
+
+    path: Path
+    starts_s: tuple[float, ...]
+
+
+def gather(data: Path, clip: Clip, prepare: Prepare, folder: Path) -> Found:
+    """Write the clips of every usable file under ``data`` as train.safetensors and validation.safetensors.
+
+    Every video is cut before the split is made, so that a file which breaks late takes no place on a side.
+    Errors: DataError when more files than the quota cannot be used, or a side is left empty.
+    """
+    found, candidates, folder = Found(), _candidates(data, prepare), Path(folder)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    parts: dict[Source, Part] = {}
+    for index, source in enumerate(track(candidates, len(candidates), "cutting clips")):
+        with _rejections(source, found):
+            parts[source] = _cut(source, clip, prepare, folder / "parts" / f"{index}.safetensors", found)
+    sides = clips.sides(list(parts), prepare.validation_share)
+    with contextlib.ExitStack() as stack:
+        files = {side: stack.enter_context(store.ClipFile(folder / f"{side}.safetensors", clip)) for side in SIDES}
+        for source, part in track(parts.items(), len(parts), "rendering and sorting clips"):
+            side = sides[source.name]
+            with _rejections(source, found):
+                _add(source, side, _takes(source, part, side, clip, prepare), prepare, found, files[side])
+        _check_quota(prepare, candidates, found)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    return found
+
+
+def _candidates(data: Path, prepare: Prepare) -> list[Source]:
+    """Every file; photographs only when the recipe renders clips from them."""
+    photos = prepare.rendered.train_per_photo + prepare.rendered.validation_per_photo > 0
+    return [source for source in clips.sources(data) if photos or not source.is_photo]
+
+
+@contextlib.contextmanager
+def _rejections(source: Source, found: Found) -> Iterator[None]:
+    try:
+        yield
+    except UnusableError as error:
+        found.rejected.append(Rejected(source.name, error.reason.value, error.detail))
+
+
+def _cut(source: Source, clip: Clip, prepare: Prepare, path: Path, found: Found) -> Part:
+    """Write every window of a video that moves to ``path``; of a photograph, see that it can be read."""
+    if source.is_photo:
+        clips.photograph(source.path)
+        return Part(path, ())
+    timing, kept = decode.timing(source.path), []
+    with store.ClipFile(path, clip) as file:
+        for start_s in clips.starts(timing, clip, at_most=prepare.windows_per_source):
+            video = clips.window(source.path, clip, timing, start_s)
+            if _moves(source, video, start_s, prepare, found):
+                file.append(video)
+                kept.append(start_s)
+    if not kept:
+        raise UnusableError(Reason.STILL, "in every window")
+    return Part(path, tuple(kept))
+
+
+def _moves(source: Source, video: Tensor, start_s: float, prepare: Prepare, found: Found) -> bool:
+    motion = clips.motion(video)
+    if still := motion <= prepare.min_motion:
+        found.rejected.append(Rejected(source.name, Reason.STILL.value, f"motion {motion:.1e}", start_s))
+    return not still
+
+
+def _takes(source: Source, part: Part, side: str, clip: Clip, prepare: Prepare) -> Iterator[Take]:
+    if not source.is_photo:
+        yield from (Take(at, "", video) for at, video in zip(part.starts_s, store.clips(part.path), strict=True))
+        return
+    photo, digest = clips.photograph(source.path), file_sha256(source.path)
+    for index in range(getattr(prepare.rendered, f"{side}_per_photo")):
+        video, camera = clips.rendered(photo, digest, index, clip)
+        yield Take(0.0, camera, video)
+
+
+def _add(
+    source: Source, side: str, takes: Iterable[Take], prepare: Prepare, found: Found, file: store.ClipFile
+) -> None:
+    digest, kept, seen = file_sha256(source.path), 0, 0
+    for index, take in enumerate(takes):
+        seen += 1
+        if source.is_photo and not _moves(source, take.video, take.start_s, prepare, found):
+            continue
+        kept += 1
+        file.append(take.video)
+        found.rows.append(_row(f"{source.name}#{index}", source, digest, side, take, file.clip))
+        if len(found.thumbnails[side]) < THUMBNAILS_PER_SIDE:
+            found.thumbnails[side].append(pictures.thumbnail(take.video[0]))
+    if seen and not kept:
+        raise UnusableError(Reason.STILL, "in every rendered clip")
+
+
+def _row(clip_id: str, source: Source, digest: str, side: str, take: Take, clip: Clip) -> Row:
+    frames, _, height, width = take.video.shape
+    return Row(
+        clip_id=clip_id,
+        source=source.name,
+        source_sha256=digest,
+        split=side,
+        rendered=source.is_photo,
+        camera=take.camera,
+        start_s=take.start_s,
+        fps=clip.fps,
+        frames=frames,
+        width=width,
+        height=height,
+        motion=clips.motion(take.video),
+        pixels_sha256=clips.digest(take.video),
+    )
+
+
+def _check_quota(prepare: Prepare, candidates: list[Source], found: Found) -> None:
+    failed = [item for item in found.rejected if item.start_s is None]
+    more = [f"and {len(failed) - AT_MOST_NAMED} more"] if len(failed) > AT_MOST_NAMED else []
+    listed = "\n           ".join([f"{item.source}: {item.reason}" for item in failed[:AT_MOST_NAMED]] + more)
+    if len(failed) > prepare.max_failed_share * len(candidates):
+        raise DataError(
+            f"{len(failed)} of {len(candidates)} files cannot be used",
+            got=listed,
+            allowed=f"at most {prepare.max_failed_share:.0%} of the files",
+            where="the named files, or prepare.max_failed_share",
+        )
+    if empty := [side for side in SIDES if not found.side(side)]:
+        raise DataError(
+            f"No clip is left to {' and to '.join(empty)}",
+            got=listed or f"{len(candidates)} files",
+            allowed="usable files of at least two scenes",
+            where="prepare.data, prepare.rendered",
+        )
