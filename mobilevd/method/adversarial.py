@@ -1,0 +1,145 @@
+"""**Source** SF-V (arXiv 2406.04324): one-step generator against a discriminator, D negative for real.
+
+**Keeps** neither half's loss reaches the other half's weights (``tests/method/test_adversarial.py``).
+Deviates: γ, c, the norm in L_rec and what R1 acts on are open there; ours stand at ``pseudo_huber`` and ``r1``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from mobilevd.params import Adversarial, LogNormal
+from mobilevd.shapes import Latents, Sigmas
+from mobilevd.svd.edm import Condition, denoise, over_frames
+from mobilevd.svd.sampler import karras_sigmas
+
+Scalar = Float[Tensor, ""]
+Logits = list[Float[Tensor, "B _"]]
+Maps = Float[Tensor, "B F _ _ _"]
+LEVELS = 1000
+
+
+class Draws(NamedTuple):
+    """The random part of one step: the generator's σ and ε, the discriminator's σ' and its ε' for real and fake."""
+
+    sigma: Sigmas
+    noise: Latents
+    d_sigma: Sigmas
+    real_noise: Latents
+    fake_noise: Latents
+
+
+class GeneratorTerms(NamedTuple):
+    """L_G, its parts, and the fakes' features, which the discriminator's turn reuses: its encoder is frozen."""
+
+    loss: Scalar
+    adversarial: Scalar
+    reconstruction: Scalar
+    fake_features: list[Maps]
+
+
+class DiscriminatorTerms(NamedTuple):
+    """L_D, its parts, and the mean logits on real and on fake clips."""
+
+    loss: Scalar
+    penalty: Scalar
+    real: Scalar
+    fake: Scalar
+
+
+def grid() -> Float[Tensor, "1000"]:
+    """The 1000-level EDM grid between SVD's σ_min and σ_max, rising."""
+    return karras_sigmas(LEVELS)[:-1].flip(0)
+
+
+def probabilities(ln: LogNormal) -> Float[Tensor, "999"]:
+    """Discretized lognormal: p_i ∝ Φ((ln σ_{i+1} − P_mean)/P_std) − Φ((ln σ_i − P_mean)/P_std)."""
+    cumulative = torch.special.ndtr((grid().double().log() - ln.mean) / ln.std)
+    return cumulative.diff() / cumulative.diff().sum()
+
+
+def draw(x0: Latents, settings: Adversarial, generator: Generator) -> Draws:
+    """σ uniform over the recipe's levels, σ' from the discretized lognormal, standard normal noises."""
+    batch, device = x0.shape[0], x0.device
+    level = torch.randint(len(settings.sigmas), (batch,), generator=generator)
+    cell = torch.multinomial(probabilities(settings.discriminator_sigma), batch, replacement=True, generator=generator)
+    noises = [torch.randn(x0.shape, generator=generator).to(device) for _ in range(3)]
+    sigma, d_sigma = torch.tensor(settings.sigmas)[level], grid()[cell]
+    return Draws(sigma.to(device), noises[0], d_sigma.to(device), noises[1], noises[2])
+
+
+def generator_terms(
+    unet: nn.Module, discriminator: nn.Module, x0: Latents, condition: Condition, draws: Draws, settings: Adversarial
+) -> GeneratorTerms:
+    """L_G = w_adv E D(x̂0 + σ' ε') + w_rec L_rec; no gradient reaches the discriminator's weights."""
+    fake = denoise(unet, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *condition)
+    with held(discriminator):
+        features = discriminator.features(fake, draws.fake_noise, draws.d_sigma, condition)
+        adversarial = mean(discriminator(features, draws.d_sigma, condition.tokens))
+    reconstruction = pseudo_huber(fake, x0, settings.huber_c)
+    loss = settings.adversarial_weight * adversarial + settings.reconstruction_weight * reconstruction
+    return GeneratorTerms(loss, adversarial, reconstruction, [f.detach() for f in features])
+
+
+def discriminator_terms(
+    discriminator: nn.Module,
+    x0: Latents,
+    fake_features: list[Maps],
+    condition: Condition,
+    draws: Draws,
+    gamma: float,
+) -> DiscriminatorTerms:
+    """L_D = E max(0, 1 + D(real')) + E max(0, 1 − D(fake')) + γ R1; γ = 0 leaves R1 out."""
+    with torch.no_grad():
+        features = discriminator.features(x0, draws.real_noise, draws.d_sigma, condition)
+    features = [f.requires_grad_(gamma > 0) for f in features]
+    real = discriminator(features, draws.d_sigma, condition.tokens)
+    fake = discriminator(fake_features, draws.d_sigma, condition.tokens)
+    penalty = r1(real, features) if gamma > 0 else x0.new_zeros(())
+    return DiscriminatorTerms(hinge(real, fake) + gamma * penalty, penalty, mean(real).detach(), mean(fake).detach())
+
+
+def hinge(real: Logits, fake: Logits) -> Scalar:
+    """E max(0, 1 + D(real)) + E max(0, 1 − D(fake)), taken at every logit; each head counts the same."""
+    return mean([(1 + r).relu() for r in real]) + mean([(1 - f).relu() for f in fake])
+
+
+def mean(logits: Logits) -> Scalar:
+    """The mean over heads of each head's mean logit."""
+    return torch.stack([row.mean() for row in logits]).mean()
+
+
+def pseudo_huber(estimate: Latents, x0: Latents, c: float) -> Scalar:
+    """L_rec = √(‖x̂0 − x0‖²/d + c²) − c per clip, d its number of elements, averaged over clips.
+
+    Deviates: divided by d, so that c and the weight 0.1 mean the same at every latent size.
+    """
+    squared = (estimate - x0).flatten(1).square().mean(1)
+    return ((squared + c**2).sqrt() - c).mean()
+
+
+def r1(real: Logits, features: list[Maps]) -> Scalar:
+    """Squared gradient of the summed logits on real clips, summed over channels, averaged over positions and blocks.
+
+    Deviates: taken at the heads' inputs, not at the latents. The encoder between them is frozen, so the heads are all
+    there is to smooth, and no second derivative of the whole encoder is needed.
+    """
+    gradients = torch.autograd.grad(sum(row.sum() for row in real), features, create_graph=True)
+    return torch.stack([g.square().sum(2).mean() for g in gradients]).mean()
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """Inside, the module's parameters ask for no gradient; gradients still pass through it."""
+    moving = [p for p in module.parameters() if p.requires_grad]
+    for p in moving:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in moving:
+            p.requires_grad_(True)
