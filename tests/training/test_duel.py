@@ -1,0 +1,94 @@
+import dataclasses
+
+import pytest
+import torch
+
+from mobilevd.method import temporal_pruning
+from mobilevd.params import Adversarial
+from mobilevd.training import duel
+from mobilevd.training.checkpoints import Checkpoints
+
+SETTINGS = Adversarial(
+    steps=3,
+    generator={"lr": 1e-3},
+    discriminator={"lr": 1e-3},
+    head_channels=16,
+    validate_every=1,
+    r1_every=2,
+)
+
+
+@pytest.fixture
+def make(video_unet, write_clips, tmp_path):
+    def build(folder: str | None = None, **changes) -> duel.Duel:
+        clips = (write_clips("train"), write_clips("validation", 2))
+        checkpoints = Checkpoints(tmp_path / folder, "test") if folder else None
+        ids = torch.tensor([[6.0, 127.0, 0.02]])
+        fight = duel.Duel(video_unet(0), video_unet(1), clips, ids, SETTINGS, 0, "t", checkpoints)
+        return dataclasses.replace(fight, **changes)
+
+    return build
+
+
+def _weights(module):
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def test_generator_and_heads_move_and_the_frozen_encoder_does_not(make):
+    fight = make()
+    turns = duel.Turns(fight, duel.Accelerator())
+    before = [_weights(m) for m in (fight.generator, turns._heads, fight.encoder)]
+    turns.take(0)
+    after = [_weights(m) for m in (fight.generator, turns._heads, fight.encoder)]
+    moved = [sum(not torch.equal(b[n], a[n]) for n in b) / len(b) for b, a in zip(before, after, strict=True)]
+    assert moved[0] > 0.9
+    assert moved[1] > 0.9
+    assert moved[2] == 0.0
+    assert all(p.grad is None for p in fight.encoder.parameters())
+
+
+def test_no_part_of_the_frozen_encoder_is_in_a_checkpoint(make):
+    turns = duel.Turns(make(), duel.Accelerator())
+    assert all(name.startswith("heads.") for name in turns.discriminator.tensors()["discriminator"])
+
+
+def test_curves_hold_both_halves_and_the_validation(make):
+    curves = duel.train(make())
+    assert {"loss_g", "loss_rec", "loss_adv", "loss_d", "loss_r1", "d_real", "d_fake", "val_rec"} <= set(curves)
+    assert [k for k, _ in curves["loss_g"]] == [1, 2, 3]
+    assert [k for k, _ in curves["val_rec"]] == [0, 1, 2, 3]
+    assert [v > 0 for _, v in curves["loss_r1"]] == [True, False, True]
+
+
+def test_a_killed_duel_continues_with_identical_losses(make, killed_at):
+    whole = duel.train(make("whole"))
+    with pytest.raises(killed_at(2)):
+        duel.train(make("killed"))
+    resumed = make("killed")
+    assert duel.train(resumed) == whole
+
+
+def test_the_generator_is_left_with_its_average(make):
+    fight = make()
+    turns = duel.Turns(fight, duel.Accelerator())
+    turns.take(0)
+    average = {name: tensor.clone() for name, tensor in turns.generator.ema.average.items()}
+    turns.generator.ema.copy_to_module()
+    assert all(torch.equal(p, average[name]) for name, p in fight.generator.named_parameters())
+
+
+def test_a_mechanism_learns_with_the_generator_at_its_own_rate_and_survives_a_kill(make, killed_at):
+    def fight(folder):
+        plain = make(folder)
+        gates = temporal_pruning.attach(plain.generator, 5)
+        mechanism = duel.Mechanism(gates, 0.05, gates.sample, gates.keep_top)
+        return dataclasses.replace(plain, mechanism=mechanism), gates
+
+    whole, gates = fight("whole")
+    curves = duel.train(whole)
+    assert float(gates.logits.detach().abs().max()) > 0.01
+    with pytest.raises(killed_at(3)):
+        duel.train(fight("killed")[0])
+    again, resumed = fight("killed")
+    assert duel.train(again) == curves
+    assert torch.equal(resumed.logits, gates.logits)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mobilevd.params import Optim
+from mobilevd.training import loop, seeds
+from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.learner import Learner
+
+
+@pytest.fixture
+def train(linear, tmp_path):
+    """A small training with noise, a schedule and an average; a fresh learner every time, as after a kill."""
+
+    def run(folder: str = "one", steps: int = 7, every: int = 2):
+        settings = Optim(lr=0.05, warmup_steps=2, schedule="cosine")
+        learner = Learner("network", linear(), settings, steps, Accelerator(), ema_decay=0.9)
+
+        def step(k):
+            x = torch.randn(2, 4, generator=seeds.generator(0, "step", k))
+            loss = (learner.module(x) - x).square().mean()
+            return {"loss": float(loss.detach()), **learner.move(loss, k)}
+
+        def validate():
+            with learner.ema.swapped():
+                return {"val": float(learner.module(torch.ones(1, 4)).square().sum())}
+
+        checkpoints = Checkpoints(tmp_path / folder, "test")
+        curves = loop.run(
+            step, steps, [learner], label="t", checkpoints=checkpoints, validate=validate, validate_every=every
+        )
+        return curves, learner
+
+    return run
+
+
+def test_curves_hold_every_step_and_every_validation(train):
+    curves, _ = train()
+    assert [k for k, _ in curves["loss"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [k for k, _ in curves["val"]] == [0, 2, 4, 6, 7]
+    assert set(curves) == {"loss", "grad_norm", "lr", "val"}
+
+
+def test_training_lowers_the_loss(train):
+    curves, _ = train(steps=60)
+    values = [v for _, v in curves["loss"]]
+    assert sum(values[-5:]) < 0.5 * sum(values[:5])
+
+
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_a_killed_training_run_again_has_the_losses_of_one_that_was_not(train, killed_at, k):
+    whole, learner = train("whole")
+    with pytest.raises(killed_at(k)):
+        train("killed")
+    curves, resumed = train("killed")
+    assert curves == whole
+    assert torch.equal(resumed.module.weight, learner.module.weight)
+    assert torch.equal(resumed.ema.average["weight"], learner.ema.average["weight"])
+
+
+def test_a_resumed_training_does_not_repeat_finished_steps(train, killed_at, monkeypatch):
+    with pytest.raises(killed_at(6)):
+        train("killed")
+    asked = []
+    track = loop.track
+    monkeypatch.setattr(loop, "track", lambda steps, total, label: track(asked.extend(steps) or steps, total, label))
+    train("killed")
+    assert asked == [4, 5, 6]

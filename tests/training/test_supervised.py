@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+from mobilevd.params import Finetune
+from mobilevd.training import supervised
+from mobilevd.training.checkpoints import Checkpoints
+
+SETTINGS = Finetune(steps=5, optim={"lr": 0.01}, validate_every=2, ema_decay=0.5, batch_size=2)
+
+
+@pytest.fixture
+def train(linear, write_clips, tmp_path):
+    """Learn to undo noise on the tokens with one linear layer."""
+
+    def run(folder: str = "one", seed: int = 0):
+        network = nn.Sequential(nn.Linear(16, 4), linear())
+        with torch.no_grad():
+            network[0].weight.fill_(0.1)
+
+        def loss(batch, generator):
+            x = batch.tokens[:, 0] + torch.randn(batch.tokens[:, 0].shape, generator=generator)
+            return (network(x) - batch.tokens[:, 0, :4]).square().mean()
+
+        def score(clips):
+            return float(network(clips.batch([0]).tokens[:, 0]).square().mean())
+
+        clips = (write_clips("train"), write_clips("validation", 2))
+        checkpoints = Checkpoints(tmp_path / folder, "test")
+        options = {"clips": clips, "settings": SETTINGS, "seed": seed, "label": "t", "checkpoints": checkpoints}
+        torch.nn.init.zeros_(network[0].bias)
+        return supervised.train(network, loss, score, **options), network, score, clips
+
+    return run
+
+
+def test_curves_are_named_and_reproducible(train):
+    first, *_ = train("one")
+    again, *_ = train("two")
+    other, *_ = train("three", seed=1)
+    assert set(first) == {"loss", "grad_norm", "lr", "val_loss"}
+    assert first == again
+    assert first["loss"] != other["loss"]
+
+
+def test_a_killed_training_continues_with_identical_losses(train, killed_at):
+    whole, *_ = train("whole")
+    with pytest.raises(killed_at(4)):
+        train("killed")
+    resumed, *_ = train("killed")
+    assert resumed == whole
+
+
+def test_the_network_is_left_with_the_weights_that_the_last_score_saw(train):
+    from mobilevd.training.data import Clips
+
+    curves, network, score, clips = train()
+    assert network.training
+    assert score(Clips(clips[1])) == pytest.approx(curves["val_loss"][-1][1], rel=1e-6)
