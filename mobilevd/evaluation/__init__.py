@@ -1,0 +1,1 @@
+"""How good, how heavy, good enough? Features, distances, motion, cost, gates."""

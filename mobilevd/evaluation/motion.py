@@ -1,0 +1,88 @@
+"""What FVD hides: does it move, how jerkily, is it the first frame copied, does it keep its colours?
+
+**Keeps** a frozen clip has energy 0 and copy rate 1, steady change no flicker (``tests/evaluation/test_motion.py``).
+**Axes** N F C H W, pixels in [0, 1] (bytes are divided by 255); one figure per clip unless said otherwise.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mobilevd.errors import DataError
+
+Clips = Float[Tensor, "N F 3 H W"] | UInt8[Tensor, "N F 3 H W"]
+PerClip = Float[Tensor, " N"]
+
+COPY_TOLERANCE = 2 / 255  # ours: two grey levels, what an autoencoder's rounding may change in a copied frame
+MIN_ENERGY = 1e-6  # full scale; below it the real clips stand still and no ratio to them means anything
+
+
+def energy(video: Clips) -> PerClip:
+    """Motion energy: mean absolute difference of successive frames, in full scale per frame (0 to 1)."""
+    return torch.stack([clip.diff(dim=0).abs().mean() for clip in _each(video, frames=2)])
+
+
+def energy_ratio(video: Clips, real: Float[Tensor, "M F 3 H W"] | UInt8[Tensor, "M F 3 H W"]) -> float:
+    """Mean motion energy over the real clips' (no unit; 1 is as lively as real, 0 is frozen).
+
+    Errors: DataError when the real clips do not move.
+    """
+    reference = energy(real).mean().item()
+    if reference < MIN_ENERGY:
+        raise DataError("The real clips do not move", got=reference, allowed=f"a mean energy above {MIN_ENERGY}")
+    return energy(video).mean().item() / reference
+
+
+def first_frame_distance(video: Clips) -> Float[Tensor, "N F-1"]:
+    """Mean absolute difference of each later frame to the first, in full scale (0: the same picture)."""
+    return torch.stack([(clip[1:] - clip[:1]).abs().mean(dim=(1, 2, 3)) for clip in _each(video, frames=2)])
+
+
+def first_frame_copy_rate(video: Clips, tolerance: float = COPY_TOLERANCE) -> PerClip:
+    """Share of the later frames that lie within ``tolerance`` (full scale) of the first; 1 for a frozen clip."""
+    return (first_frame_distance(video) <= tolerance).float().mean(dim=1)
+
+
+def flicker(video: Clips) -> PerClip:
+    """Mean absolute second difference of frames, in full scale per frame²: 0 when every pixel changes steadily.
+
+    Errors: DataError for fewer than three frames.
+    """
+    return torch.stack([clip.diff(n=2, dim=0).abs().mean() for clip in _each(video, frames=3)])
+
+
+def colour_entropy(video: Clips, levels: int = 8) -> PerClip:
+    """Shannon entropy, in bits, of the joint RGB histogram with ``levels`` per channel; at most 3·log2(levels).
+
+    A clip of one flat colour has 0; a model that loses its colours falls below the real clips' figure.
+    """
+    return torch.stack([_entropy_bits(_colours(clip, levels)) for clip in _each(video, frames=1)])
+
+
+def _each(video: Tensor, frames: int) -> Iterator[Tensor]:
+    """Clip by clip (memory stays that of one clip) as float32 in [0, 1]. Errors: DataError for shape or range."""
+    if video.ndim != 5 or video.shape[2] != 3 or video.shape[1] < frames or len(video) == 0:
+        allowed = f"[N F 3 H W], at least 1 clip and {frames} frames"
+        raise DataError("These are no clips to measure", got=list(video.shape), allowed=allowed)
+    for clip in video:
+        yield _unit_range(clip)
+
+
+def _unit_range(clip: Tensor) -> Tensor:
+    x = clip.float() / 255 if clip.dtype == torch.uint8 else clip.float()
+    low, high = x.min().item(), x.max().item()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails both
+        raise DataError("Pixels leave their range", got=f"{low:.3g} to {high:.3g}", allowed="0 to 1, or bytes")
+    return x
+
+
+def _colours(clip: Tensor, levels: int) -> Tensor:
+    """How often each of the ``levels``³ colours occurs, from pixels F 3 H W."""
+    red, green, blue = (clip * levels).long().clamp(0, levels - 1).unbind(dim=1)
+    return torch.bincount(((red * levels + green) * levels + blue).flatten(), minlength=levels**3)
+
+
+def _entropy_bits(counts: Tensor) -> Tensor:
+    return torch.special.entr(counts / counts.sum()).sum() / torch.log(torch.tensor(2.0))

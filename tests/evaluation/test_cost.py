@@ -1,0 +1,111 @@
+"""The count is 2 FLOPs per multiply-add with attention products, and the ladder is the paper's."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mobilevd.errors import SurgeryError
+from mobilevd.evaluation.cost import count, ladder
+from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
+from mobilevd.svd.unet import Attention, VideoUNet
+
+LATENTS = (2, 4, 4, 8, 16)
+
+
+@pytest.fixture
+def unet() -> VideoUNet:
+    torch.manual_seed(0)
+    return VideoUNet(
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=(32, 32, 64, 64),
+        num_attention_heads=(1, 1, 2, 2),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        num_frames=4,
+    )
+
+
+def operations_by_hand(unet: VideoUNet) -> int:
+    """Run the network on real tensors and add up 2 x (multiply-adds) of every layer and attention product."""
+    total = 0
+
+    def layer(module, args, output):
+        nonlocal total
+        taps = math.prod(getattr(module, "kernel_size", ()))
+        total += 2 * output.numel() * taps * args[0].shape[1 if taps > 1 or module.weight.ndim > 2 else -1]
+
+    def attention(module, args, told, output):
+        nonlocal total
+        rows, queries, _ = args[0].shape
+        context = told.get("encoder_hidden_states")
+        keys = queries if context is None else context.shape[1]
+        total += 4 * rows * queries * keys * module.to_q.out_features
+
+    for module in unet.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            module.register_forward_hook(layer)
+        elif isinstance(module, Attention):
+            module.register_forward_hook(attention, with_kwargs=True)
+    batch, frames, _, height, width = LATENTS
+    with torch.no_grad():
+        unet(
+            torch.randn(batch, frames, 8, height, width),
+            torch.ones(batch),
+            torch.randn(batch, 1, 16),
+            torch.ones(batch, 3),
+        )
+    return total
+
+
+def test_count_is_two_per_multiply_add_with_attention_products(unet):
+    cost = count(unet, LATENTS)
+    assert cost.tflops * 1e12 == pytest.approx(operations_by_hand(unet), rel=1e-9)
+    assert cost.params_m * 1e6 == pytest.approx(sum(p.numel() for p in unet.parameters()))
+
+
+def test_counting_leaves_a_network_as_it_was_and_meta_weights_count_the_same(unet):
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    cost = count(unet, LATENTS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
+    assert count(unet.to("meta"), LATENTS) == cost
+
+
+def test_every_edit_lowers_the_count(unet):
+    costs = [count(unet, LATENTS)]
+    cross_attention.apply(unet)
+    costs.append(count(unet, LATENTS))
+    temporal_multiscale.apply(unet)
+    costs.append(count(unet, LATENTS))
+    gates = temporal_pruning.attach(unet, keep=4)
+    assert count(unet, LATENTS) == costs[-1]
+    temporal_pruning.bake(unet, gates)
+    costs.append(count(unet, LATENTS))
+    channel_funnel.attach(unet, 0.5, "spatial", "csi")
+    assert count(unet, LATENTS).params_m > costs[-1].params_m
+    channel_funnel.merge(unet)
+    costs.append(count(unet, LATENTS))
+    assert [c.tflops for c in costs] == sorted({c.tflops for c in costs}, reverse=True)
+    assert costs[1].params_m == costs[2].params_m
+    assert len({c.params_m for c in costs}) == 4
+
+
+def test_foreign_latents_are_refused(unet):
+    with pytest.raises(SurgeryError, match="not this network's"):
+        count(unet, (1, 4, 8, 8, 16))
+
+
+@pytest.mark.slow
+def test_every_rung_is_within_two_percent_of_the_paper():
+    rungs = {rung.name: rung for rung in ladder()}
+    assert [rung.paper_tflops for rung in rungs.values()] == [45.43, 8.60, 8.24, 5.42, 4.64, 4.34]
+    for rung in rungs.values():
+        assert abs(rung.deviation) < 0.02, rung
+    costs = {name: (rung.cost.tflops, rung.cost.params_m) for name, rung in rungs.items()}
+    assert costs["SVD 512x256"] == (pytest.approx(8.459, abs=5e-4), pytest.approx(1524.6, abs=0.05))
+    assert costs["+ optimized cross-attention"] == (pytest.approx(8.077, abs=5e-4), pytest.approx(1474.2, abs=0.05))
+    assert costs["+ temporal block pruning"] == (pytest.approx(4.655, abs=5e-4), pytest.approx(1005.1, abs=0.05))
