@@ -1,0 +1,44 @@
+"""Where quantization hurts: how far the quantized graph is from the float one inside each block of the network.
+
+**Source** SQNR of the same convolution's output in both graphs, noise of everything before it included · **Keeps** a
+disturbed block is the one that is named (``tests/device/test_noise.py``).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from mobilevd.device.fidelity import sqnr_db
+from mobilevd.device.session import open_session
+
+
+def by_block(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict[str, float]:
+    """Block → the lowest SQNR in dB at any of its convolutions on ``feed``; the noisiest block first."""
+    float_outputs, int_outputs = (_convolutions(path, feed) for path in (source, quantized))
+    blocks: dict[str, float] = {}
+    for layer, reference in float_outputs.items():
+        name = block(layer)
+        blocks[name] = min(blocks.get(name, np.inf), sqnr_db(reference, int_outputs[layer]))
+    return dict(sorted(blocks.items(), key=lambda item: item[1]))
+
+
+def block(layer: str) -> str:
+    """``unet.down_blocks.0.resnets.0.conv1/Conv`` → ``down_blocks.0``; ``unet.conv_in/Conv`` → ``conv_in``."""
+    parts = layer.partition("/")[0].removeprefix("unet.").split(".")
+    return ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]
+
+
+def _convolutions(path: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Name → output of every convolution."""
+    aside = Path(path).with_suffix(".observed.onnx")
+    model = onnx.load(path, load_external_data=False)
+    made = {node.output[0]: node.name for node in model.graph.node if node.op_type == "Conv"}
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in made)
+    onnx.save(model, aside)
+    try:
+        return dict(zip(made.values(), open_session(aside).run(list(made), feed), strict=True))
+    finally:
+        aside.unlink()

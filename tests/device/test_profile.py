@@ -1,0 +1,81 @@
+import json
+
+import numpy as np
+import one_step
+import pytest
+
+from mobilevd.device import profile as profiling
+from mobilevd.device.profile import ProfileReport, named, operators_of, profile
+from mobilevd.device.targets import HOST_CPU, find
+from mobilevd.errors import EffectError
+
+
+@pytest.fixture(scope="module")
+def report(graphs):
+    """Profiled by a parent that holds 500 MB, which the measured process must not be blamed for."""
+    ballast = np.ones(62_500_000)
+    made = profile(graphs.float_path, one_step.feeds(1)[0], HOST_CPU, warmup=1, repeats=5, threads=1)
+    del ballast
+    return made
+
+
+def test_the_peak_memory_is_the_measured_process_own(report):
+    assert 20 < report.figures["memory_before_mb"].value < report.figures["peak_memory_mb"].value < 350
+
+
+def test_percentiles_are_in_order_and_the_units_are_said(report):
+    values = {name: figure.value for name, figure in report.figures.items()}
+    assert 0 < values["min_ms"] <= values["p50_ms"] <= values["p90_ms"] <= values["p99_ms"]
+    assert values["cold_start_ms"] > 0
+    assert (report.figures["p50_ms"].unit, report.figures["peak_memory_mb"].unit) == ("ms", "mb")
+
+
+def test_the_operators_shares_are_whole_and_their_time_is_within_the_run(report):
+    assert sum(operator.share for operator in report.operators) == pytest.approx(1.0)
+    assert {"Conv", "MatMul"} & {operator.kind.removeprefix("Fused") for operator in report.operators}
+    assert sum(operator.ms for operator in report.operators) < 20 * report.figures["p99_ms"].value
+
+
+def test_figures_carry_the_device_they_were_measured_on(report):
+    assert named(report, HOST_CPU)["profile.host-cpu.p50_ms"] == report.figures["p50_ms"].value
+    assert "profile.host-cpu.float_p50_ms" in named(report, HOST_CPU, "float_")
+
+
+def test_a_host_figure_is_refused_in_a_phones_name(report):
+    with pytest.raises(EffectError, match="another device's name"):
+        named(report, find("qai-hub:Samsung Galaxy S24"))
+
+
+def test_the_report_is_read_back_and_an_unknown_key_in_it_is_refused(report, tmp_path):
+    report.save(tmp_path / "report.json")
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert ProfileReport.model_validate(values) == report
+    assert values["tools"].keys() == {"onnxruntime", "numpy", "python"}
+    with pytest.raises(ValueError, match="extra"):
+        ProfileReport.model_validate(values | {"extra": 1})
+
+
+def test_a_measured_process_that_fails_says_why(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(EffectError, match="profiled process failed"):
+        profile(tmp_path / "broken.onnx", one_step.feeds(1)[0], HOST_CPU, 0, 1)
+
+
+def test_a_trace_is_rolled_up_by_operator_type_per_run():
+    def event(name, kind, dur, cat="Node"):
+        return {"cat": cat, "name": name, "dur": dur, "args": {"op_name": kind}}
+
+    events = [
+        event("a_kernel_time", "Conv", 3000),
+        event("a_kernel_time", "Conv", 5000),
+        event("b_kernel_time", "Add", 2000),
+    ]
+    events += [event("a_fence_before", "Conv", 9000), event("model_run", "", 9000, cat="Session")]
+    conv, add = operators_of(events, runs=2)
+    assert (conv.kind, conv.nodes, conv.ms, conv.share) == ("Conv", 1, 4.0, 0.8)
+    assert (add.kind, add.nodes, add.ms) == ("Add", 1, 1.0)
+
+
+def test_the_measured_process_loads_no_torch(graphs, tmp_path):
+    seen, _ = profiling._measure(graphs.float_path, one_step.feeds(1)[0], 0, 1, 1, tmp_path)
+    assert not seen["torch_loaded"]
