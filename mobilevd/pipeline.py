@@ -1,0 +1,85 @@
+"""A trained model in one line: ``MobileVDPipeline.from_pretrained(folder)(image).frames``.
+
+**Keeps** no training code is imported; every file's digest is checked on load (``tests/test_pipeline.py``).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from mobilevd import artifacts
+from mobilevd.errors import MobileVDError
+from mobilevd.method import surgery
+from mobilevd.params import Clip
+from mobilevd.svd import conditioning
+from mobilevd.svd.autoencoder import downscale, encode
+from mobilevd.svd.base import Base
+from mobilevd.svd.sampler import OneStep, clip_noise
+from mobilevd.video.clips import fit
+
+CONFIG = "pipeline.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one call gives: F frames, uint8 RGB, to be shown at ``fps`` per second."""
+
+    frames: UInt8[Tensor, "F 3 H W"]
+    fps: float
+
+
+class MobileVDPipeline:
+    """One image in, one clip out, in one evaluation of the network."""
+
+    def __init__(self, base: Base, step: OneStep, clip: Clip, settings: dict):
+        self.base, self.step, self.clip, self.settings = base, step, clip, settings
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "MobileVDPipeline":
+        """Load a bundle. Errors: IntegrityError naming the file that is missing or was changed."""
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise MobileVDError(
+                "This folder is no bundle", got=str(folder), allowed=f"a folder with {CONFIG}", where="--model"
+            )
+        artifacts.verify(folder)
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        unet, _ = surgery.load(folder)
+        return cls(Base(folder), OneStep(unet.eval()), Clip(**settings["clip"]), settings)
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: UInt8[Tensor, "3 Hi Wi"], seed: int = 0, fps: float | None = None, motion_bucket: int | None = None
+    ) -> Output:
+        """Animate ``image`` (any size: scaled to cover the clip and cropped at its centre).
+
+        Args:
+            seed: chooses the motion; the same seed gives the same clip.
+            fps: frames per second that the network is told and the clip is shown at (default: as trained).
+            motion_bucket: 0–255, SVD's amount of motion (default: as trained).
+        """
+        fps = self.clip.fps if fps is None else fps
+        bucket = self.settings["motion_bucket"] if motion_bucket is None else motion_bucket
+        first = _fitted(image, self.clip)[None]
+        token = conditioning.image_tokens(self.base.image_encoder, first)
+        ids = conditioning.added_ids(1, fps, bucket, self.settings["augmentation_sigma"])
+        latents = self.step(clip_noise([seed], self._latent_shape()), encode(self.base.vae, first), token, ids)
+        video = self.base.decode(latents)[0]
+        return Output(video.mul(255).round().to(torch.uint8), fps)
+
+    def _latent_shape(self) -> tuple[int, int, int, int]:
+        side = downscale(self.base.vae)
+        channels = self.base.vae.config.latent_channels
+        return self.clip.frames, channels, self.clip.height // side, self.clip.width // side
+
+
+def _fitted(image: UInt8[Tensor, "3 Hi Wi"], clip: Clip) -> Tensor:
+    """Scaled to cover the clip's size and cropped at the centre, as in training → 3 H W in [0, 1]."""
+    picture = fit(Image.fromarray(image.permute(1, 2, 0).numpy()), clip.width, clip.height)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)

@@ -1,0 +1,301 @@
+"""Where runs are written down and accepted models are offered: MLflow, on a file beside the project by default.
+
+**Keeps** a version is created last, after its bundle was read back from the store by digest, and only for a passed
+verdict; what follows a user name in an address is never written (``tests/test_registry.py``).
+"""
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mobilevd.artifacts import Artifact, StageRecord, verify
+from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.packages import project_root
+from mobilevd.params import Recipe
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PASSED, REJECTED = "passed", "rejected"
+BUNDLE, REPORT = "bundle", "gates.json"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or the SQLite file ``mlflow.db`` in the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
+def sanitised(text: str) -> str:
+    """``text`` with user and password taken out of every address in it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def log_run(
+    recipe: Recipe,
+    records: dict[str, StageRecord],
+    verdict: str,
+    pages: Sequence[Path],
+    tags: dict[str, str] | None = None,
+) -> str:
+    """Write down one run and, nested in it, one run per record in the order given; returns the outer run's id.
+
+    ``pages`` are files or folders for people, kept as they are. Errors: MobileVDError when MLflow does not take it.
+    """
+    client = _client()
+    with _told("MLflow did not take the run", kept="every stage's own folder; no version was created"):
+        experiment = _experiment(client, recipe.registry.experiment)
+        own = {"verdict": verdict, "recipe": recipe.name, "recipe_digest": recipe.digest} | (tags or {})
+        started_at = min((r.started_at for r in records.values()), default=time.time())
+        with _run(client, experiment, f"{recipe.name} {recipe.digest[:8]}", started_at, None, own) as run_id:
+            _log_params(client, run_id, recipe)
+            for name, record in records.items():
+                _log_stage(client, experiment, run_id, name, record)
+            _log_metrics(client, run_id, _all_figures(records), time.time())
+            for page in pages:
+                _log_page(client, run_id, Path(page))
+    return run_id
+
+
+def register(recipe: Recipe, run_id: str, bundle: Artifact, tags: dict[str, str]) -> str:
+    """Store the bundle with its run, read it back, and create the model version; returns the version.
+
+    Errors: MobileVDError when its gate report or its run do not say passed, or MLflow fails; IntegrityError when the
+    bundle is not the sealed one, here or in the store. Whatever the error, no version was created.
+    """
+    verify(bundle.path, bundle.sha256)
+    _check_passed(recipe, bundle.path / REPORT)
+    client = _client()
+    with _told("MLflow did not take the bundle", kept=f"the bundle, whole, in {bundle.uri}; no version was created"):
+        _check_run_passed(client, run_id)
+        _tag_bundle(client, run_id, bundle)
+        client.log_artifacts(run_id, bundle.uri, BUNDLE)
+        _check_stored(client, run_id, bundle)
+        _ensure_model(client, recipe.registry.model)
+        source = f"{client.get_run(run_id).info.artifact_uri}/{BUNDLE}"
+        own = {"verdict": PASSED, "recipe_digest": recipe.digest, "bundle_sha256": bundle.sha256}
+        version = client.create_model_version(recipe.registry.model, source, run_id, tags=_clean(tags | own))
+    return str(version.version)
+
+
+def reject(run_id: str, bundle: Artifact) -> None:
+    """Note on the run where the bundle lies that was not accepted; there is no version. Errors: MobileVDError."""
+    client = _client()
+    with _told("MLflow did not take the note on the rejected bundle", kept=f"the bundle, whole, in {bundle.uri}"):
+        client.set_tag(run_id, "verdict", REJECTED)
+        _tag_bundle(client, run_id, bundle)
+
+
+def pictures(record: StageRecord) -> dict[str, Path]:
+    """The files of a record's pictures, which lie relative to the folder that holds its artifacts.
+
+    Errors: IntegrityError naming the picture that is gone.
+    """
+    folders = sorted({artifact.path.parent for artifact in record.artifacts.values()})
+    found: dict[str, Path] = {}
+    for name, relative in record.pictures.items():
+        files = [folder / relative for folder in folders if (folder / relative).is_file()]
+        if not files:
+            tried = ", ".join(map(str, folders)) or "no folder, since the stage left no artifacts"
+            raise IntegrityError(f"A picture of {record.stage} is gone", got=relative, where=tried)
+        found[name] = files[0]
+    return found
+
+
+def _client() -> "MlflowClient":
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    with _told("MLflow cannot be reached", kept="every stage's own folder"):
+        return MlflowClient(tracking_uri=tracking_uri())
+
+
+@contextmanager
+def _told(what: str, kept: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours, without credentials; ``kept`` says what is not lost."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise MobileVDError(
+            f"{what}; kept: {kept}",
+            got=sanitised(f"{type(error).__name__}: {error}").split("\n", 1)[0],
+            allowed="a store that answers and has room",
+            where=f"MLFLOW_TRACKING_URI, now {sanitised(tracking_uri())}",
+        ) from None
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=_artifact_folder())
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        raise MobileVDError("The experiment was deleted", got=name, allowed="another name", where="registry.experiment")
+    return found.experiment_id
+
+
+def _artifact_folder() -> str | None:
+    """Beside a SQLite file, as an absolute address; None where a server decides."""
+    address = tracking_uri()
+    if urlsplit(address).scheme in ("http", "https", "databricks"):
+        return None
+    file = address.removeprefix("sqlite:///")
+    home = Path(file).resolve().parent if file != address else project_root()
+    return (home / "mlruns").as_uri()
+
+
+@contextmanager
+def _run(
+    client: "MlflowClient", experiment: str, name: str, start_s: float, end_s: float | None, tags: dict[str, str]
+) -> Iterator[str]:
+    """A run from ``start_s`` to ``end_s`` (None: until now) that ends as FAILED when its body does."""
+    from mlflow.exceptions import MlflowException
+
+    run_id = client.create_run(experiment, _ms(start_s), tags=_clean(tags), run_name=name).info.run_id
+    try:
+        yield run_id
+    except BaseException:
+        with suppress(MlflowException):
+            client.set_terminated(run_id, "FAILED", _ms(time.time()))
+        raise
+    client.set_terminated(run_id, "FINISHED", _ms(time.time() if end_s is None else end_s))
+
+
+def _log_stage(client: "MlflowClient", experiment: str, parent: str, name: str, record: StageRecord) -> None:
+    end_s = record.started_at + record.seconds
+    tags = {"mlflow.parentRunId": parent, "stage": record.stage, "data_md5": record.data_md5} | record.facts
+    tags |= {f"artifact.{key}": artifact.sha256 for key, artifact in record.artifacts.items()}
+    tags |= {f"parent.{key}": digest for key, digest in record.parents.items()}
+    with _run(client, experiment, name, record.started_at, end_s, tags) as run_id:
+        own = {"seconds": record.seconds, "peak_memory_mb": record.peak_memory_mb}
+        _log_metrics(client, run_id, own | record.figures, end_s)
+        _log_curves(client, run_id, record, end_s)
+        client.log_text(run_id, sanitised(record.model_dump_json(indent=2)), "record.json")
+        for picture in pictures(record).values():
+            client.log_artifact(run_id, str(picture), "pictures")
+
+
+def _log_params(client: "MlflowClient", run_id: str, recipe: Recipe) -> None:
+    from mlflow.entities import Param
+
+    flat = _flat(recipe.model_dump(mode="json"))
+    params = [Param(key, sanitised(value)[:LONGEST_PARAM]) for key, value in flat.items()]
+    for start in range(0, len(params), PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[start : start + PARAMS_AT_ONCE])
+
+
+def _log_metrics(client: "MlflowClient", run_id: str, figures: dict[str, float], at_s: float, step: int = 0) -> None:
+    _log_points(client, run_id, [(name, value, step) for name, value in figures.items()], at_s)
+
+
+def _log_curves(client: "MlflowClient", run_id: str, record: StageRecord, at_s: float) -> None:
+    points = [(name, value, step) for name, curve in record.curves.items() for step, value in curve]
+    _log_points(client, run_id, points, at_s)
+
+
+def _log_points(client: "MlflowClient", run_id: str, points: list[tuple[str, float, int]], at_s: float) -> None:
+    from mlflow.entities import Metric
+
+    metrics = [Metric(_key(name), float(value), _ms(at_s), step) for name, value, step in points]
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+
+
+def _log_page(client: "MlflowClient", run_id: str, page: Path) -> None:
+    if page.is_dir():
+        client.log_artifacts(run_id, str(page), f"pages/{page.name}")
+    else:
+        client.log_artifact(run_id, str(page), "pages")
+
+
+def _all_figures(records: dict[str, StageRecord]) -> dict[str, float]:
+    """Every figure under the name that gates use: as it is with a dot in it, the stage before it otherwise."""
+    named = ((r, name, value) for r in records.values() for name, value in r.figures.items())
+    return {name if "." in name else f"{record.stage}.{name}": value for record, name, value in named}
+
+
+def _check_passed(recipe: Recipe, report: Path) -> None:
+    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    rows = told.get("rows") or []
+    passed = told.get("verdict") == PASSED and rows and all(row["passed"] is True for row in rows)
+    if not passed or told.get("recipe") != recipe.digest:
+        raise MobileVDError(
+            "Only a bundle that passed the gates of its recipe can be registered",
+            got=f"verdict {told.get('verdict', 'missing')}, recipe {told.get('recipe', 'missing')}",
+            allowed=f"verdict {PASSED}, every gate passed, recipe {recipe.digest}",
+            where=str(report),
+        )
+
+
+def _check_run_passed(client: "MlflowClient", run_id: str) -> None:
+    verdict = client.get_run(run_id).data.tags.get("verdict", "missing")
+    if verdict != PASSED:
+        raise MobileVDError("The run did not pass its gates", got=verdict, allowed=PASSED, where=f"run {run_id}")
+
+
+def _check_stored(client: "MlflowClient", run_id: str, bundle: Artifact) -> None:
+    """Read the bundle back from the store and compare every digest; a store on this disk is read in place."""
+    if urlsplit(client.get_run(run_id).info.artifact_uri).scheme in ("", "file"):
+        verify(Path(client.download_artifacts(run_id, BUNDLE)), bundle.sha256)
+        return
+    with tempfile.TemporaryDirectory() as aside:
+        verify(Path(client.download_artifacts(run_id, BUNDLE, aside)), bundle.sha256)
+
+
+def _ensure_model(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _tag_bundle(client: "MlflowClient", run_id: str, bundle: Artifact) -> None:
+    client.set_tag(run_id, "bundle", bundle.uri)
+    client.set_tag(run_id, "bundle_sha256", bundle.sha256)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(values, list) and any(isinstance(item, dict) for item in values):
+        values = {str(index): item for index, item in enumerate(values)}
+    if not isinstance(values, dict):
+        return {prefix: values if isinstance(values, str) else json.dumps(values)}
+    joined = {f"{prefix}.{key}" if prefix else key: value for key, value in values.items()}
+    return {key: text for name, value in joined.items() for key, text in _flat(value, name).items()}
+
+
+def _clean(tags: dict[str, str]) -> dict[str, str]:
+    return {_key(name): sanitised(str(value)) for name, value in tags.items()}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w./ -]", "_", name)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,55 @@
+"""Before the first stage and after the last: where a run writes, what it will do, how it ended."""
+
+import os
+from pathlib import Path
+
+from mobilevd.packages import project_root
+from mobilevd.params import Recipe
+
+
+def run_folder(flow: str, run_id: str) -> Path:
+    """``<flow>/<run id>`` under $MOBILEVD_RUNS, or under ``runs`` in the project."""
+    chosen = os.environ.get("MOBILEVD_RUNS")
+    return (Path(chosen) if chosen else project_root() / "runs") / flow / str(run_id)
+
+
+def announce(recipe: Recipe, folder: str) -> str:
+    """Check the recipe against its base and its devices, and say what will run.
+
+    Errors: MobileVDError, of the kind that names what does not fit.
+    """
+    from mobilevd.device import targets
+    from mobilevd.svd import base as bases
+
+    for device in recipe.profile.devices:
+        targets.find(device)
+
+    base = bases.load(recipe.base)
+    base.check_clip(recipe.clip)
+    clip = recipe.clip
+    return (
+        f"recipe {recipe.name} ({recipe.digest[:12]}) on base {recipe.base} ({base.digest[:12]}), seed {recipe.seed}\n"
+        f"clips of {clip.frames} frames at {clip.fps:g} fps, {clip.width}x{clip.height}\n"
+        f"this run writes to {folder}"
+    )
+
+
+def summary(records: dict[str, dict]) -> str:
+    """Verdict, every gate's value against its limit, version, bundle, page, and the time each stage took."""
+    gate, register = records["gate"], records["register"]["facts"]
+    lines = ["", f"verdict   {gate['facts']['verdict']}"]
+    lines += [f"  {_gate_line(row)}" for row in gate["tables"]["gates"]]
+    lines += [f"registry  {register['model']} version {register['version']}  ({register['tracking_uri']})"]
+    lines += [f"bundle    {register['bundle']}", f"page      {register['page']}"]
+    lines += ["time      " + _times(records)]
+    return "\n".join(lines)
+
+
+def _gate_line(row: dict) -> str:
+    return f"{'pass' if row['passed'] else 'FAIL'}  {row['metric']}: {row['reason']}"
+
+
+def _times(records: dict[str, dict]) -> str:
+    seconds = {name: record["seconds"] for name, record in records.items()}
+    parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    return f"{sum(seconds.values()) / 60:.1f} min: {parts}"

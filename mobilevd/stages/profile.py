@@ -1,0 +1,94 @@
+"""Profile: time and memory of the quantized network, and of the float one beside it, on one device of the recipe.
+
+**Keeps** a phone that was not measured has no figures at all, so that a gate that asks for them fails as missing
+(``tests/stages/test_profile.py``).
+"""
+
+import re
+import resource
+import time
+from pathlib import Path
+
+from mobilevd.artifacts import StageRecord, seal, verify
+from mobilevd.device import charts, targets
+from mobilevd.device.inputs import load
+from mobilevd.device.profile import ProfileReport, named, profile
+from mobilevd.device.targets import Target
+from mobilevd.params import Recipe
+from mobilevd.stages.job import Job
+from mobilevd.stages.quantize import FLOAT, ONNX, QUANTIZED, feeds
+
+STAGE = "profile"
+GRAPHS = {"": QUANTIZED, "float_": FLOAT}  # prefix of the figures → graph
+SHOWN = 12
+
+
+def folder(device: str) -> str:
+    """The name of a device's folder in a run: ``profile-`` and its name in letters that every file system takes."""
+    return f"{STAGE}-{re.sub(r'[^a-z0-9.]+', '-', device.lower()).strip('-')}"
+
+
+def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: str) -> StageRecord:
+    """Profile both graphs on ``device``; a phone without access leaves a record that says why it has no figures.
+
+    Inputs: prepare, quantize. Errors: MobileVDError for an unknown device.
+    """
+    began, target, workdir = time.time(), targets.find(device), Path(workdir).resolve()
+    onnx = inputs["quantize"].artifacts[ONNX]
+    parts = _not_measured(target) if target.kind == "phone" else _measured(recipe, inputs, workdir, target)
+    return StageRecord(
+        stage=STAGE,
+        recipe_digest=recipe.digest,
+        data_md5=inputs["quantize"].data_md5,
+        parents={"quantize": onnx.sha256},
+        started_at=began,
+        seconds=time.time() - began,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **parts,
+    )
+
+
+def _not_measured(target: Target) -> dict:
+    return {"facts": {"device": target.name, f"profile.{target.name}": targets.PHONES_NEED}}
+
+
+def _measured(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
+    onnx, settings = inputs["quantize"].artifacts[ONNX], recipe.profile
+    verify(onnx.path, onnx.sha256)
+    job = Job("quantize", recipe, inputs, workdir)
+    [feed] = feeds(job, load(onnx.path), job.clips()[1], 1)
+    reports = {
+        prefix: profile(onnx.path / graph, feed, target, settings.warmup, settings.repeats)
+        for prefix, graph in GRAPHS.items()
+    }
+    for prefix, report in reports.items():
+        report.save(workdir / "reports" / f"{GRAPHS[prefix].removesuffix('.onnx')}.json")
+    return {
+        "artifacts": {"reports": seal(workdir / "reports")},
+        "figures": {k: v for prefix, report in reports.items() for k, v in named(report, target, prefix).items()},
+        "facts": _facts(target, reports[""]),
+        "pictures": {"time by operator": _picture(target, reports, workdir)},
+        "tables": {"operators": [operator.model_dump() for operator in reports[""].operators]},
+    }
+
+
+def _facts(target: Target, report: ProfileReport) -> dict[str, str]:
+    return {
+        "device": f"{target.name} ({target.kind}; {target.runtime})",
+        **report.device,
+        **report.protocol,
+        "tools": ", ".join(f"{name} {version}" for name, version in report.tools.items()),
+    }
+
+
+def _picture(target: Target, reports: dict[str, ProfileReport], workdir: Path) -> str:
+    times = {GRAPHS[p].removesuffix(".onnx"): {x.kind: x.ms for x in r.operators} for p, r in reports.items()}
+    slowest: dict[str, float] = {}
+    for kind, ms in (item for time_of in times.values() for item in time_of.items()):
+        slowest[kind] = max(ms, slowest.get(kind, 0.0))
+    shown = sorted(slowest, key=slowest.__getitem__, reverse=True)[:SHOWN]
+    groups = {name: {kind: time_of[kind] for kind in shown if kind in time_of} for name, time_of in times.items()}
+    p50 = ", ".join(f"{GRAPHS[p].removesuffix('.onnx')} {r.figures['p50_ms'].value:.0f} ms" for p, r in reports.items())
+    panel = charts.Panel("time by operator type", "ms in one run", groups)
+    drawn = charts.bars([panel], workdir / "pictures" / "operators.png", f"{target.name}: {p50} (median)")
+    return drawn.relative_to(workdir).as_posix()

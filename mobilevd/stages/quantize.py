@@ -1,0 +1,151 @@
+"""Quantize: the one-step network as an ONNX graph, and as one with 8-bit weights, calibrated on real latents at σ_max.
+
+**Keeps** parity with torch of the float graph, no weight left in float unnoticed, and the recipe's SQNR on held-out
+clips (``tests/stages/test_quantize.py``).
+"""
+
+import resource
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mobilevd.artifacts import StageRecord, seal
+from mobilevd.device import calibrate, charts, noise
+from mobilevd.device.export import export, file_bytes, parity_db
+from mobilevd.device.fidelity import sqnr_db
+from mobilevd.device.inputs import GraphSpec, one_step
+from mobilevd.device.quantize import Kind, quantize
+from mobilevd.device.session import open_session
+from mobilevd.errors import EffectError
+from mobilevd.params import Recipe
+from mobilevd.progress import track
+from mobilevd.stages.job import Job
+from mobilevd.svd.sampler import OneStep, clip_noise
+from mobilevd.training import data, seeds
+
+STAGE = "quantize"
+ONNX, FLOAT, QUANTIZED = "onnx", "float.onnx", "quantized.onnx"
+CHECKED = 4  # held-out clips on which the output is compared
+MB = 1e6
+
+Feeds = list[dict[str, np.ndarray]]
+
+
+class Result(NamedTuple):
+    """What quantization did: lowest SQNR on the held-out clips, nodes by operator type, lowest SQNR in each block."""
+
+    sqnr_db: float
+    kinds: list[Kind]
+    blocks: dict[str, float]
+
+
+def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
+    """Export, calibrate, quantize, compare; leave the sealed folder ``onnx`` with both graphs and ``inputs.json``.
+
+    Inputs: prepare, funnel. Errors: EffectError when the graph is not torch's function, a weight stayed in float, the
+    file did not shrink, or the SQNR is under ``quantize.min_sqnr_db``.
+    """
+    job, settings, began = Job(STAGE, recipe, inputs, Path(workdir)), recipe.quantize, time.time()
+    folder = job.workdir / ONNX
+    network, _ = job.network("funnel")
+    step = OneStep(network.requires_grad_(False)).eval()
+    train, held_out = job.clips()
+    spec = _spec(train)
+    calibration, checked = feeds(job, spec, train, settings.calibration_clips), feeds(job, spec, held_out, CHECKED)
+    export(step, spec, folder / FLOAT, settings.opset)
+    spec.save(folder)
+    parity = parity_db(step, folder / FLOAT, spec, checked)
+    found = calibrate.ranges(folder / FLOAT, track(calibration, len(calibration), "calibrating"))
+    result = _quantized(recipe, folder, found, checked)
+    sizes = _sizes(folder)
+    return StageRecord(
+        stage=STAGE,
+        recipe_digest=recipe.digest,
+        data_md5=inputs["prepare"].data_md5,
+        parents=job.parents,
+        artifacts={ONNX: seal(folder)},
+        figures={
+            "quantize.sqnr_db": result.sqnr_db,
+            "quantize.parity_db": parity,
+            "quantize.float_mb": sizes["float"],
+            "quantize.quantized_mb": sizes["quantized"],
+            "quantize.calibration_clips": float(len(calibration)),
+        },
+        facts=_facts(recipe, len(calibration), len(checked)),
+        pictures={"sizes and noise": _picture(result, sizes, job.workdir)},
+        tables=_tables(result),
+        started_at=began,
+        seconds=time.time() - began,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def feeds(job: Job, spec: GraphSpec, path: Path, count: int) -> Feeds:
+    """What the network sees at inference: image latents and tokens of up to ``count`` clips, seeded noise, the ids."""
+    clips = data.Clips(path)
+    picked = [round(i) for i in np.linspace(0, len(clips) - 1, min(count, len(clips)))]
+    batch, ids = clips.batch(picked), job.ids()
+    noises = clip_noise([seeds.derive(job.seed, path.stem, i) for i in picked], clips.shape)
+    rows = zip(noises.split(1), batch.image_latents.split(1), batch.tokens.split(1), strict=True)
+    return [dict(zip(spec.names, (t.numpy() for t in (*row, ids)), strict=True)) for row in rows]
+
+
+def _spec(path: Path) -> GraphSpec:
+    clips = data.Clips(path)
+    return one_step(*clips.shape, token_dim=clips.batch([0]).tokens.shape[-1])
+
+
+def _quantized(recipe: Recipe, folder: Path, found: calibrate.Ranges, checked: Feeds) -> Result:
+    """Errors: EffectError under the recipe's SQNR, naming the noisiest blocks."""
+    lowest = recipe.quantize.min_sqnr_db
+    kinds = quantize(folder / FLOAT, folder / QUANTIZED, found, recipe.quantize.activations)
+    blocks = noise.by_block(folder / FLOAT, folder / QUANTIZED, checked[0])
+    float_net, int_net = open_session(folder / FLOAT), open_session(folder / QUANTIZED)
+    worst = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
+    if not worst >= lowest:
+        noisiest = ", ".join(f"{name} {value:.1f} dB" for name, value in list(blocks.items())[:3])
+        raise EffectError(
+            "The quantized network is too far from the float one",
+            got=f"{worst:.1f} dB at the output; noisiest blocks: {noisiest}",
+            allowed=f"{lowest:g} dB or more",
+            where="quantize.activations, quantize.calibration_clips or quantize.min_sqnr_db in the recipe",
+        )
+    return Result(worst, kinds, blocks)
+
+
+def _sizes(folder: Path) -> dict[str, float]:
+    """MB of both graphs. Errors: EffectError when quantization did not make the file smaller."""
+    sizes = {name: file_bytes(folder / file) / MB for name, file in (("float", FLOAT), ("quantized", QUANTIZED))}
+    if not sizes["quantized"] < sizes["float"]:
+        raise EffectError(
+            "Quantization was declared to save bytes and did not",
+            got=f"{sizes['quantized']:.2f} MB after, {sizes['float']:.2f} MB before",
+            allowed="fewer than before",
+        )
+    return sizes
+
+
+def _facts(recipe: Recipe, calibrated: int, checked: int) -> dict[str, str]:
+    settings = recipe.quantize
+    return {
+        "precision": f"{settings.weights} weights, {settings.activations} activations, QDQ, opset {settings.opset}",
+        "calibration": f"smallest and largest values on {calibrated} training clips at σ_max",
+        "sqnr": f"the lowest of {checked} validation clips, quantized against float, ONNX Runtime on the host's CPU",
+    }
+
+
+def _tables(result: Result) -> dict[str, list[dict]]:
+    return {
+        "blocks": [{"block": name, "lowest SQNR, dB": round(value, 1)} for name, value in result.blocks.items()],
+        "operators": [asdict(kind) for kind in result.kinds],
+    }
+
+
+def _picture(result: Result, sizes: dict[str, float], workdir: Path) -> str:
+    size = charts.Panel("size of the graph", "MB", {"": sizes})
+    blocks = charts.Panel("lowest in each block, the noisiest first", "SQNR, dB", {"": result.blocks})
+    title = f"quantized against float: {result.sqnr_db:.1f} dB at the output"
+    return charts.bars([size, blocks], workdir / "pictures" / "quantize.png", title).relative_to(workdir).as_posix()

@@ -1,0 +1,88 @@
+"""The whole flow, for real, on the smoke recipe: it ends registered; with an impossible gate it ends rejected."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tracking
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOW = str(ROOT / "flows" / "train_flow.py")
+SMOKE = ROOT / "recipes" / "smoke.yaml"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAFLOW_USER", "tests")
+    monkeypatch.setenv("MOBILEVD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return tracking.use(tmp_path / "store", monkeypatch)
+
+
+def recipe_file(folder: Path, **changes) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(SMOKE.read_text()) | changes))
+    return path
+
+
+def command(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, FLOW, *words], capture_output=True, text=True, timeout=840)
+
+
+@pytest.mark.slow
+def test_smoke_run_ends_with_a_registered_version_cards_and_a_bundle(store, tmp_path):
+    done = command("--config", "recipe", str(SMOKE), "run")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    records = {p.parent.name: json.loads(p.read_text()) for p in (tmp_path / "runs").glob("TrainFlow/*/*/record.json")}
+    facts = records["register"]["facts"]
+    assert records["gate"]["facts"]["verdict"] == "passed"
+    [version] = store.search_model_versions("name='mobilevd-smoke'")
+    assert str(version.version) == facts["version"]
+    assert version.tags["data_md5"] == records["prepare"]["data_md5"]
+    assert records["prune"]["figures"]["prune.blocks_after"] == 7
+    assert (Path(facts["bundle"]) / "onnx" / "quantized.onnx").is_file()
+    gallery = Path(facts["page"]).read_text()
+    assert "data:image/webp;base64," in gallery
+    assert "http://" not in gallery.replace("http://www.w3.org", "")
+    cards = list((tmp_path / ".metaflow" / "mf.cards").rglob("*.html"))
+    assert any("data:image/webp" in card.read_text() for card in cards)
+
+
+@pytest.mark.slow
+def test_an_impossible_gate_ends_rejected_with_an_error_code_and_no_version(store, tmp_path):
+    impossible = [{"metric": "student.fvd", "max": -1.0, "why": "no distance is negative"}]
+    done = command("--config", "recipe", str(recipe_file(tmp_path, gates=impossible)), "run")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "verdict   rejected" in said
+    assert "FAIL  student.fvd" in said
+    assert "Rejected" in said
+    assert store.search_model_versions("name='mobilevd-smoke'") == []
+    runs = store.search_runs([store.get_experiment_by_name("mobilevd-smoke").experiment_id])
+    [outer] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert outer.data.tags["verdict"] == "rejected"
+
+
+def test_a_bad_recipe_fails_before_any_step(store, tmp_path):
+    done = command("--config", "recipe", str(recipe_file(tmp_path, colour="blue")), "run")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "colour: unknown key, got 'blue'" in said
+    assert "Task is starting" not in said
+
+
+def test_the_flow_shows_its_steps_with_what_they_do(store):
+    shown = command("show").stdout
+    for sentence in ("Denoising finetuning at low resolution", "Learn which temporal blocks matter", "merge them"):
+        assert sentence in shown
+
+
+def test_a_clip_size_that_does_not_fit_the_base_fails_in_the_first_step(store, tmp_path):
+    odd = recipe_file(tmp_path, clip={"frames": 14, "fps": 7.0, "width": 192, "height": 128})
+    done = command("--config", "recipe", str(odd), "run")
+    assert done.returncode != 0
+    assert "multiples of 128" in done.stdout + done.stderr
+    assert not list((tmp_path / "runs").rglob("record.json"))

@@ -1,0 +1,243 @@
+"""Every contender starts from the same noise on the same clips, is scored by real features, and is shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_svd
+import torch
+from movies import texture
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mobilevd.artifacts import StageRecord, seal, verify
+from mobilevd.device.export import export
+from mobilevd.device.inputs import one_step
+from mobilevd.errors import IntegrityError
+from mobilevd.evaluation import motion
+from mobilevd.method import cross_attention, surgery, temporal_multiscale, temporal_pruning
+from mobilevd.params import Recipe, check
+from mobilevd.stages import evaluate
+from mobilevd.svd import base as bases
+from mobilevd.svd.conditioning import added_ids
+from mobilevd.svd.sampler import OneStep, clip_noise, sample
+from mobilevd.svd.unet import temporal_blocks
+
+FRAMES, SIDE, PREPARED, STEPS, SEED = 9, 128, 3, 2, 5
+PER_CONTENDER = {"fvd", "fvd_to_reconstructed", "kvd", "motion_ratio", "flicker", "first_frame_copy_rate"}
+PER_CONTENDER |= {"colour_entropy"}
+IDS = added_ids(1, 7.0, 127, 0.02)
+
+
+def recipe_for(base: Path, clips: int) -> Recipe:
+    optim = {"lr": 1.0e-3}
+    adversarial = {"steps": 1, "generator": optim, "discriminator": optim}
+    return check(
+        {
+            "name": "tiny",
+            "base": str(base),
+            "seed": SEED,
+            "clip": {"frames": FRAMES, "width": SIDE, "height": SIDE},
+            "finetune": {"steps": 1, "optim": optim},
+            "distill": {"adversarial": adversarial},
+            "prune": {"keep": 9, "adversarial": adversarial},
+            "funnel": {"adversarial": adversarial},
+            "evaluate": {"clips": clips, "teacher_steps": STEPS},
+            "gates": [{"metric": "student.fvd", "max": 1.0}],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def recipe(home) -> Recipe:
+    """Two of the three prepared clips: the first and the last."""
+    return recipe_for(tiny_svd.write_base(home / "base"), clips=2)
+
+
+@pytest.fixture(scope="module")
+def inputs(home, recipe) -> dict[str, StageRecord]:
+    """What the stages before leave: encoded clips that move, a network of each stage, and a graph of the last one."""
+    own = {"recipe_digest": recipe.digest, "data_md5": "d" * 32}
+    made = {"prepare": StageRecord(stage="prepare", artifacts=prepared(home, recipe), **own)}
+    network, log = tiny_svd.unet(), []
+    edits = {
+        "finetune": cross_attention.apply,
+        "distill": temporal_multiscale.apply,
+        "prune": lambda unet: temporal_pruning.remove(unet, list(temporal_blocks(unet))[::2]),
+        "funnel": None,
+    }
+    for order, (stage, edit) in enumerate(edits.items()):
+        log += [edit(network)] if edit else []
+        network.conv_out.bias.data += 0.01 * order
+        surgery.save(network, log, home / stage)
+        made[stage] = StageRecord(stage=stage, artifacts={"network": seal(home / stage)}, **own)
+    spec = one_step(FRAMES, 4, SIDE // 8, SIDE // 8, token_dim=16)
+    export(OneStep(network).eval(), spec, home / "onnx" / "quantized.onnx", opset=18)
+    spec.save(home / "onnx")
+    return made | {"quantize": StageRecord(stage="quantize", artifacts={"onnx": seal(home / "onnx")}, **own)}
+
+
+def prepared(home: Path, recipe: Recipe) -> dict:
+    base, videos = bases.load(recipe.base), []
+    for k in range(PREPARED):
+        frames = np.stack([np.roll(texture(k, SIDE, SIDE), (2 + k) * f, axis=1) for f in range(FRAMES)])
+        videos.append(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
+    encoded = [base.encode(video) for video in videos]
+    for folder in ("clips", "latents"):
+        (home / "prepare" / folder).mkdir(parents=True)
+    save_file({"video": torch.stack(videos)}, home / "prepare/clips/validation.safetensors")
+    tensors = {name: torch.stack([e[name] for e in encoded]).contiguous() for name in encoded[0]}
+    save_file(tensors, home / "prepare/latents/validation.safetensors")
+    return {name: seal(home / "prepare" / name) for name in ("clips", "latents")}
+
+
+@pytest.fixture(scope="module")
+def record(home, recipe, inputs) -> StageRecord:
+    """The stage run once, with the real feature network."""
+    return evaluate.run(recipe, inputs, home / "evaluate")
+
+
+@pytest.fixture(scope="module")
+def samples(record) -> dict[str, torch.Tensor]:
+    return {p.stem: load_file(p)["latents"] for p in record.artifacts["samples"].path.glob("*.safetensors")}
+
+
+@pytest.mark.slow
+def test_every_contender_has_every_figure_and_all_are_finite(record):
+    expected = {f"{name}.{figure}" for name in evaluate.LABELS for figure in PER_CONTENDER}
+    assert record.figures.keys() == expected | {"real.motion", "evaluate.clips"}
+    assert np.isfinite(list(record.figures.values())).all()
+    assert record.figures["evaluate.clips"] == 2
+
+
+def test_references_score_what_they_must(record):
+    figures = record.figures
+    assert figures["autoencoder.fvd_to_reconstructed"] == pytest.approx(0.0, abs=1e-6)
+    assert figures["autoencoder.fvd"] > 1
+    assert len({figures[f"{name}.fvd"] for name in evaluate.LABELS}) == len(evaluate.LABELS), "each its own samples"
+
+
+def test_frozen_reference_is_the_first_frame_repeated(samples):
+    first = samples["autoencoder"][:, :1]
+    assert torch.equal(samples["frozen"], first.expand(-1, FRAMES, -1, -1, -1))
+
+
+def test_motion_is_measured_on_the_decoded_samples(record, samples, recipe, home):
+    real = load_file(home / "prepare/clips/validation.safetensors")["video"][[0, 2]]
+    decoded = bases.load(recipe.base).decode(samples["student"])
+    expected = motion.energy(decoded).mean() / motion.energy(real).mean()
+    assert record.figures["student.motion_ratio"] == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_real_clips_are_the_prepared_ones_from_first_to_last(record, home):
+    video = load_file(home / "prepare/clips/validation.safetensors")["video"]
+    assert record.figures["real.motion"] == pytest.approx(motion.energy(video[[0, 2]]).mean().item())
+
+
+def condition(home: Path, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image latents and token of one prepared clip, and the noise of its seed."""
+    encoded = load_file(home / "prepare/latents/validation.safetensors")
+    noise = clip_noise([SEED * 100_003 + number], (FRAMES, 4, SIDE // 8, SIDE // 8))
+    return *(encoded[name][number : number + 1].float() for name in ("image_latents", "tokens")), noise
+
+
+@pytest.mark.parametrize(("row", "number"), [(0, 0), (1, 2)])
+@torch.no_grad()
+def test_every_network_starts_from_the_clips_own_noise(samples, home, row, number):
+    image, token, noise = condition(home, number)
+    names = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
+    for name, stage in names.items():
+        expected = OneStep(surgery.load(home / stage)[0])(noise, image, token, IDS)
+        torch.testing.assert_close(samples[name][row : row + 1], expected, rtol=1e-4, atol=1e-4)
+    teacher = surgery.load(home / "finetune")[0]
+    expected = sample(teacher, image, token, IDS, noise, steps=STEPS, guidance=(1.0, 3.0))
+    torch.testing.assert_close(samples["teacher"][row : row + 1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_quantized_contender_is_the_stored_graph_on_the_same_input(samples):
+    """The graph of this test is the student's in float: only rounding tells them apart."""
+    torch.testing.assert_close(samples["quantized"], samples["student"], rtol=1e-2, atol=1e-2)
+    assert (samples["student"] - samples["pruned"]).abs().max() > 5e-3
+
+
+def test_noise_of_a_clip_does_not_depend_on_how_many_are_evaluated(samples, recipe, inputs):
+    whole = recipe_for(Path(recipe.base), clips=PREPARED)
+    held = evaluate._held_out(whole, inputs["prepare"])
+    made = evaluate._contenders(whole, inputs, held)["student"]()
+    assert len(made) == PREPARED
+    torch.testing.assert_close(made[[0, 2]], samples["student"], rtol=1e-5, atol=1e-5)
+    assert (made[1] - made[2]).abs().max() > 1e-2
+
+
+def test_more_clips_than_prepared_are_all_of_them(recipe, inputs):
+    held = evaluate._held_out(recipe_for(Path(recipe.base), clips=50), inputs["prepare"])
+    assert (len(held), held.numbers) == (PREPARED, [0, 1, 2])
+
+
+def test_samples_once_made_are_reused(tmp_path):
+    path, calls = tmp_path / "samples" / "a.safetensors", []
+
+    def make() -> torch.Tensor:
+        calls.append(1)
+        return torch.full((2, 3), float(len(calls)))
+
+    first = evaluate._cached(path, make)
+    assert torch.equal(evaluate._cached(path, make), first)
+    assert (len(calls), first.tolist()) == (1, [[1.0] * 3] * 2)
+    path.unlink()
+    assert evaluate._cached(path, make)[0, 0] == 2.0
+
+
+def test_sampling_that_dies_leaves_nothing_that_looks_made(tmp_path):
+    path = tmp_path / "samples" / "a.safetensors"
+
+    def dies() -> torch.Tensor:
+        raise RuntimeError("out of power")
+
+    with pytest.raises(RuntimeError, match="out of power"):
+        evaluate._cached(path, dies)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("stage", ["finetune", "funnel", "quantize"])
+def test_changed_network_is_refused_before_it_is_sampled(recipe, inputs, stage):
+    [(name, artifact)] = inputs[stage].artifacts.items()
+    other = inputs[stage].model_copy(update={"artifacts": {name: artifact.model_copy(update={"sha256": "0" * 64})}})
+    held = evaluate._held_out(recipe, inputs["prepare"])
+    makers = evaluate._contenders(recipe, inputs | {stage: other}, held)
+    contender = {"finetune": "teacher", "funnel": "student", "quantize": "quantized"}[stage]
+    with pytest.raises(IntegrityError, match="manifest changed"):
+        makers[contender]()
+
+
+@pytest.mark.parametrize("name", ["clips", "latents"])
+def test_changed_clips_are_refused(recipe, inputs, name):
+    given = inputs["prepare"].artifacts
+    wrong = given | {name: given[name].model_copy(update={"sha256": "0" * 64})}
+    with pytest.raises(IntegrityError, match="manifest changed"):
+        evaluate._held_out(recipe, inputs["prepare"].model_copy(update={"artifacts": wrong}))
+
+
+def test_record_says_what_was_judged_and_everything_it_names_is_there(record, inputs, home, recipe):
+    assert record.parents == {s: inputs[s].artifacts["network"].sha256 for s in ("finetune", "funnel")}
+    assert (record.stage, record.recipe_digest, record.data_md5) == ("evaluate", recipe.digest, "d" * 32)
+    for artifact in record.artifacts.values():
+        verify(artifact.path, artifact.sha256)
+    assert {p.name for p in record.artifacts["clips"].path.glob("*.webp")} == {"00.webp", "01.webp"}
+    for picture in record.pictures.values():
+        with Image.open(home / "evaluate" / picture) as image:
+            assert image.width >= 4 * 256
+
+
+def test_table_of_scores_names_every_contender_and_its_evaluations(record):
+    rows = record.tables["scores"]
+    assert [row["contender"] for row in rows][2] == "teacher, 2 steps (4 evaluations)"
+    assert len(rows) == len(evaluate.LABELS)
+    for name, row in zip(evaluate.LABELS, rows, strict=True):
+        assert all(row[figure] == record.figures[f"{name}.{figure}"] for figure in row if figure != "contender")
+        assert "fvd" in row

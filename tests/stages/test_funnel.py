@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from mobilevd.errors import EffectError
+from mobilevd.method import channel_funnel, surgery
+from mobilevd.stages import funnel
+
+
+def test_the_merged_network_is_cheaper_and_its_output_is_the_unmerged_ones(tiny_recipe, trained, tmp_path):
+    recipe = tiny_recipe()
+    record = funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
+    unet, log = surgery.load(record.artifacts["network"].path)
+    assert log[-1] == {"op": "channel_funnel", "fun_factor": 0.5, "where": "spatial"}
+    assert 0.0 <= record.figures["funnel.merge_error"] < 1e-3
+    assert record.figures["funnel.tflops"] < record.figures["funnel.tflops_before"]
+    assert not [name for name, _ in unet.named_parameters() if name.endswith((".F_q", ".F_o"))]
+    assert record.facts["edits"] == "cross_attention, temporal_multiscale, temporal_pruning, channel_funnel"
+
+
+def test_funnels_are_trained_before_they_are_merged(tiny_recipe, trained, tmp_path, monkeypatch):
+    moved = []
+    attach = channel_funnel.attach
+
+    def spy(*args):
+        parameters = attach(*args)
+        moved.append([(p, p.detach().clone()) for p in parameters])
+        return parameters
+
+    monkeypatch.setattr(channel_funnel, "attach", spy)
+    recipe = tiny_recipe()
+    funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
+    assert all(not torch.equal(p, start) for p, start in moved[0])
+
+
+def test_a_merge_that_changes_the_output_fails(tiny_recipe, trained, tmp_path, monkeypatch):
+    merge = channel_funnel.merge
+
+    def wrong(unet):
+        entry = merge(unet)
+        with torch.no_grad():
+            unet.conv_out.bias.add_(0.1)
+        return entry
+
+    monkeypatch.setattr(channel_funnel, "merge", wrong)
+    recipe = tiny_recipe()
+    with pytest.raises(EffectError, match="Merging"):
+        funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")

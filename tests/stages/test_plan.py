@@ -1,0 +1,104 @@
+"""What is said before and after a run, and what is refused before it starts."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import tiny_svd
+
+from mobilevd.errors import RecipeError
+from mobilevd.evaluation.gates import judge
+from mobilevd.packages import project_root
+from mobilevd.params import Gate, check
+from mobilevd.stages import plan
+from mobilevd.svd.base import Base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_svd.write_base(tmp_path_factory.mktemp("base"))
+
+
+def recipe(base, **changes):
+    optim = {"lr": 1.0e-3}
+    adversarial = {"steps": 1, "generator": optim, "discriminator": optim}
+    sections = {
+        "name": "tiny",
+        "base": str(base),
+        "seed": 3,
+        "finetune": {"steps": 1, "optim": optim},
+        "distill": {"adversarial": adversarial},
+        "prune": {"keep": 9, "adversarial": adversarial},
+        "funnel": {"adversarial": adversarial},
+        "gates": [{"metric": "student.fvd", "max": 1.0}],
+    }
+    return check(sections | changes)
+
+
+def test_run_folder_is_the_flows_and_the_runs_own(monkeypatch):
+    monkeypatch.delenv("MOBILEVD_RUNS", raising=False)
+    assert plan.run_folder("TrainFlow", "17") == project_root() / "runs" / "TrainFlow" / "17"
+    monkeypatch.setenv("MOBILEVD_RUNS", "/scratch/runs")
+    assert plan.run_folder("TrainFlow", "17") == Path("/scratch/runs/TrainFlow/17")
+
+
+def test_announcement_tells_recipe_base_seed_clip_and_folder(base):
+    told = plan.announce(recipe(base), "/runs/1")
+    for expected in (
+        f"recipe tiny ({recipe(base).digest[:12]})",
+        f"base {base} ({Base(base).digest[:12]}), seed 3",
+        "14 frames at 7 fps, 512x256",
+        "/runs/1",
+    ):
+        assert expected in told
+
+
+def test_clip_that_does_not_fit_the_base_is_refused_before_any_stage(tmp_path):
+    tiny_svd.write_base(tmp_path)
+    parts = {"block_out_channels": (32,) * 5, "down_block_types": ("DownEncoderBlock2D",) * 5}
+    tiny_svd.vae(**parts).save_pretrained(tmp_path / "vae")
+    with pytest.raises(RecipeError, match=r"does not fit the base(.|\n)*multiples of 128"):
+        plan.announce(recipe(tmp_path, clip={"width": 192, "height": 128}), "/runs/1")
+
+
+def test_base_that_is_none_is_refused_before_any_stage(tmp_path):
+    (tmp_path / "base").mkdir()
+    with pytest.raises(RecipeError, match="not in diffusers layout"):
+        plan.announce(recipe(tmp_path / "base"), "/runs/1")
+
+
+def records(verdict: str, version: str) -> dict[str, dict]:
+    """What a run leaves for its last words; the rows are the gate's own."""
+    gates = (
+        Gate(metric="student.fvd", max_ratio=1.5, of="teacher.fvd"),
+        Gate(metric="quantize.sqnr_db", min=15.0),
+        Gate(metric="profile.x.p50_ms", max=2.0),
+    )
+    figures = {"student.fvd": 812.5, "teacher.fvd": 700.0, "quantize.sqnr_db": 12.0}
+    rows = [asdict(row) for row in judge(gates, figures).rows]
+    facts = {"model": "tiny", "version": version, "tracking_uri": "sqlite:///x", "bundle": "/b", "page": "/p.html"}
+    return {
+        "prepare": {"seconds": 107.8},
+        "gate": {"facts": {"verdict": verdict}, "tables": {"gates": rows}, "seconds": 0.2},
+        "register": {"facts": facts, "seconds": 12.0},
+    }
+
+
+def test_summary_tells_every_gate_the_version_and_where_things_lie():
+    lines = plan.summary(records("rejected", "none")).splitlines()
+    assert lines[1:4] == [
+        "verdict   rejected",
+        "  pass  student.fvd: 812.5 is at most 1050",
+        "  FAIL  quantize.sqnr_db: 12 is below 15",
+    ]
+    assert lines[4].startswith("  FAIL  profile.x.p50_ms: profile.x.p50_ms was not measured")
+    assert lines[5:] == [
+        "registry  tiny version none  (sqlite:///x)",
+        "bundle    /b",
+        "page      /p.html",
+        "time      2.0 min: prepare 108 s, gate 0 s, register 12 s",
+    ]
+
+
+def test_summary_of_a_passed_run_names_its_version():
+    assert "tiny version 4" in plan.summary(records("passed", "4"))

@@ -1,0 +1,99 @@
+import json
+
+import one_step
+import pytest
+import torch
+from torch import nn
+
+from mobilevd.artifacts import StageRecord, seal, verify
+from mobilevd.device.export import export
+from mobilevd.device.profile import ProfileReport
+from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.evaluation.gates import judge
+from mobilevd.params import Gate
+from mobilevd.stages import profile
+
+PHONE = "qai-hub:Samsung Galaxy S24"
+
+
+class Small(nn.Module):
+    """The one-step network's inputs and output around one convolution: profiling needs no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(one_step.CHANNELS, one_step.CHANNELS, 3, padding=1)
+
+    def forward(self, noise, image_latents, token, ids):
+        x = self.conv(noise.flatten(0, 1)).unflatten(0, (1, -1))
+        return x + image_latents.unsqueeze(1) + token.mean() + ids.mean()
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    recipe, folder = one_step.recipe(), tmp_path_factory.mktemp("given")
+    torch.manual_seed(0)
+    for name in ("float.onnx", "quantized.onnx"):
+        export(Small(), one_step.SPEC, folder / "onnx" / name, opset=18)
+    one_step.SPEC.save(folder / "onnx")
+    shared = {"recipe_digest": recipe.digest, "data_md5": "0" * 32}
+    onnx = StageRecord(stage="quantize", artifacts={"onnx": seal(folder / "onnx")}, **shared)
+    return {**one_step.records(recipe, folder), "quantize": onnx}
+
+
+@pytest.fixture(scope="module")
+def host(given, tmp_path_factory):
+    work = tmp_path_factory.mktemp("profile")
+    return work, profile.run(one_step.recipe(), given, work, device="host-cpu")
+
+
+def test_host_figures_are_named_after_the_host_for_both_graphs(host):
+    _, record = host
+    for figure in ("p50_ms", "p90_ms", "peak_memory_mb", "float_p50_ms", "cold_start_ms"):
+        assert record.figures[f"profile.host-cpu.{figure}"] > 0
+    assert all(name.startswith("profile.host-cpu.") for name in record.figures)
+    assert record.facts["device"] == "host-cpu (host; ONNX Runtime, CPU)"
+
+
+def test_the_reports_are_sealed_and_follow_their_schema(host):
+    _, record = host
+    verify(record.artifacts["reports"].path, record.artifacts["reports"].sha256)
+    report = ProfileReport.model_validate(json.loads((record.artifacts["reports"].path / "quantized.json").read_text()))
+    assert report.figures["p50_ms"].value == record.figures["profile.host-cpu.p50_ms"]
+    assert "4 timed" in report.protocol["runs"]
+
+
+def test_the_card_gets_a_chart_and_the_operators(host):
+    work, record = host
+    assert (work / record.pictures["time by operator"]).stat().st_size > 5_000
+    assert {row["kind"] for row in record.tables["operators"]} & {"Conv", "FusedConv"}
+
+
+def test_a_phone_without_access_has_no_figures_and_fails_its_gate_as_missing(given, host, tmp_path):
+    record = profile.run(one_step.recipe(), given, tmp_path, device=PHONE)
+    assert (record.figures, record.artifacts) == ({}, {})
+    assert record.facts[f"profile.{PHONE}"].startswith("not measured")
+    gate = Gate(metric=f"profile.{PHONE}.p50_ms", max=1e9)
+    verdict = judge((gate,), {**record.figures, **host[1].figures})
+    assert not verdict.passed
+    assert "not measured" in verdict.rows[0].reason
+
+
+def test_an_unknown_device_is_refused(given, tmp_path):
+    with pytest.raises(MobileVDError, match="Unknown device"):
+        profile.run(one_step.recipe(), given, tmp_path, device="pixel")
+
+
+def test_a_graph_that_changed_since_it_was_sealed_is_not_profiled(given, tmp_path):
+    path = given["quantize"].artifacts["onnx"].path / "quantized.onnx"
+    kept = path.read_bytes()
+    path.write_bytes(kept + b"\x00")
+    try:
+        with pytest.raises(IntegrityError, match="changed"):
+            profile.run(one_step.recipe(), given, tmp_path, device="host-cpu")
+    finally:
+        path.write_bytes(kept)
+
+
+def test_every_device_has_its_own_folder():
+    assert profile.folder("host-cpu") == "profile-host-cpu"
+    assert profile.folder(PHONE) == "profile-qai-hub-samsung-galaxy-s24"

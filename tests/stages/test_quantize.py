@@ -1,0 +1,105 @@
+import copy
+
+import numpy as np
+import one_step
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mobilevd.artifacts import verify
+from mobilevd.device.inputs import load
+from mobilevd.device.runtime import OnnxOneStep
+from mobilevd.errors import EffectError, IntegrityError
+from mobilevd.stages import quantize
+from mobilevd.stages.job import Job
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    return one_step.records(one_step.recipe(), tmp_path_factory.mktemp("given"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("quantize")
+
+
+@pytest.fixture(scope="module")
+def record(given, work):
+    return quantize.run(one_step.recipe(), given, work)
+
+
+def test_both_graphs_and_their_inputs_are_sealed_in_one_folder(record):
+    folder = record.artifacts["onnx"].path
+    verify(folder, record.artifacts["onnx"].sha256)
+    assert sorted(p.name for p in folder.iterdir()) == ["float.onnx", "inputs.json", "manifest.json", "quantized.onnx"]
+    assert load(folder) == one_step.SPEC
+
+
+def test_the_declared_effects_were_measured(record):
+    figures = record.figures
+    assert figures["quantize.parity_db"] > 100
+    assert 20 < figures["quantize.sqnr_db"] < 80
+    assert 0 < figures["quantize.quantized_mb"] < 0.6 * figures["quantize.float_mb"]
+    assert figures["quantize.calibration_clips"] == 3
+
+
+def test_the_quantized_graph_is_as_far_from_torch_as_the_record_says(record, given):
+    held = load_file(given["prepare"].artifacts["latents"].path / "validation.safetensors")
+    count = len(held["latents"])
+    noise = torch.randn(count, 5, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    ids = torch.tensor([[6.0, 127.0, 0.02]]).repeat(count, 1)
+    condition = (noise, held["image_latents"].float(), held["tokens"].float(), ids)
+    wanted = one_step.step()(*condition)
+    got = OnnxOneStep(record.artifacts["onnx"].path / "quantized.onnx")(*condition)
+    sqnr = 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum())
+    assert float(sqnr) == pytest.approx(record.figures["quantize.sqnr_db"], abs=3)
+
+
+def test_the_record_says_where_it_came_from_and_what_was_done(record, given, work):
+    assert record.parents == {name: next(iter(given[name].artifacts.values())).sha256 for name in ("prepare", "funnel")}
+    assert record.facts["precision"] == "int8 weights, uint16 activations, QDQ, opset 18"
+    assert {row["kind"] for row in record.tables["operators"]} > {"Conv", "MatMul", "Gemm"}
+    assert (work / record.pictures["sizes and noise"]).stat().st_size > 5_000
+
+
+def test_calibration_sees_real_clips_at_pure_noise_with_the_recipes_ids(given, tmp_path):
+    job = Job("quantize", one_step.recipe(), given, tmp_path)
+    train, _ = job.clips()
+    first, *others = quantize.feeds(job, one_step.SPEC, train, 3)
+    stored = load_file(train)
+    assert np.array_equal(first["image_latents"][0], stored["image_latents"][0].float().numpy())
+    assert np.array_equal(others[-1]["token"][0], stored["tokens"][-1].float().numpy())
+    assert first["ids"].tolist() == [[6.0, 127.0, pytest.approx(0.02)]]
+    assert abs(first["noise"].std() - 1) < 0.1
+    assert not np.array_equal(first["noise"], others[0]["noise"])
+    again = quantize.feeds(job, one_step.SPEC, train, 3)
+    assert all(np.array_equal(first[name], again[0][name]) for name in first)
+
+
+def test_more_clips_than_there_are_is_all_of_them(given, tmp_path):
+    job = Job("quantize", one_step.recipe(), given, tmp_path)
+    assert len(quantize.feeds(job, one_step.SPEC, job.clips()[1], 100)) == 3
+
+
+def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(record, given, work):
+    recipe = one_step.recipe(min_sqnr_db=150.0)
+    folder = copy.copy(record.artifacts["onnx"].path)
+    job = Job("quantize", recipe, given, work)
+    checked = quantize.feeds(job, one_step.SPEC, job.clips()[1], 1)
+    found = quantize.calibrate.ranges(folder / "float.onnx", checked)
+    with pytest.raises(EffectError, match="too far from the float one") as error:
+        quantize._quantized(recipe, folder, found, checked)
+    assert "noisiest blocks" in str(error.value)
+    assert "150 dB or more" in str(error.value)
+
+
+def test_latents_that_changed_since_they_were_sealed_are_refused(given, tmp_path):
+    path = given["prepare"].artifacts["latents"].path / "train.safetensors"
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1] + b"\x00")
+    try:
+        with pytest.raises(IntegrityError):
+            quantize.run(one_step.recipe(), given, tmp_path)
+    finally:
+        path.write_bytes(kept)
