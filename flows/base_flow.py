@@ -1,0 +1,64 @@
+"""What every flow shares: the recipe, the run's folder, errors without tracebacks, and cards. No steps."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+if os.environ.get("USER", "root") in ("", "root"):  # Metaflow refuses root: a container has no other user
+    os.environ.setdefault("METAFLOW_USER", "mobilevd")
+
+from metaflow import Config, FlowSpec, current
+from metaflow.exception import MetaflowException
+
+import mobilevd  # noqa: F401  (its presence here puts the package into remote code packages)
+from mobilevd.artifacts import StageRecord
+from mobilevd.errors import MobileVDError
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = str(ROOT / "params.yaml")
+
+
+class StageFailed(MetaflowException):
+    """A stage's own error, shown without a traceback."""
+
+    headline = "Stage failed"
+
+
+class Rejected(MetaflowException):
+    """The run is whole, but its gates did not pass: nothing was registered."""
+
+    headline = "Rejected"
+
+
+class RecipeFlow(FlowSpec):
+    """A flow that runs the recipe of ``--config recipe FILE`` (default: params.yaml) stage by stage."""
+
+    recipe = Config("recipe", default=RECIPE, parser="mobilevd.params.parse", help="The recipe, a YAML file.")
+
+    def checked_recipe(self):
+        """The recipe as typed, frozen sections."""
+        from mobilevd import params
+
+        return params.check(self.recipe.to_dict(), "--config recipe")
+
+    def run_stage(self, name: str, stage: Callable, folder: str | None = None, **options) -> None:
+        """Run one stage on the records so far, keep its record, show it on the step's card."""
+        from cards import show
+
+        workdir = Path(self.run_folder) / (folder or name)
+        records = {key: StageRecord(**value) for key, value in self.records.items()}
+        began = time.time()
+        record = self.plainly(stage, self.checked_recipe(), records, workdir, **options)
+        record = record.model_copy(update={"started_at": began, "seconds": time.time() - began})
+        record.save(workdir / "record.json")
+        self.records = {**self.records, folder or name: record.model_dump(mode="json")}
+        show(current.card, record, workdir)
+
+    @staticmethod
+    def plainly(function: Callable, *args, **options):
+        """Call ``function``; the project's own errors end the task with their message, others with their traceback."""
+        try:
+            return function(*args, **options)
+        except MobileVDError as error:
+            raise StageFailed(str(error)) from None

@@ -1,0 +1,55 @@
+"""What a stage's card shows: figures, curves as pictures, tables, and where it came from."""
+
+from io import BytesIO
+from pathlib import Path
+
+from metaflow.cards import Image, Markdown, Table
+from PIL import Image as Picture
+from PIL import ImageSequence
+
+from mobilevd.artifacts import StageRecord
+
+
+def show(card, record: StageRecord, workdir: Path) -> None:
+    """Fill the step's card from the record; pictures lie under ``workdir``."""
+    card.append(Markdown(f"# {record.stage}\n{record.seconds:.0f} s · data `{record.data_md5[:12]}`"))
+    if record.facts:
+        card.append(Table([[name, value] for name, value in record.facts.items()], headers=["fact", "value"]))
+    if record.figures:
+        card.append(
+            Table([[name, f"{value:.5g}"] for name, value in record.figures.items()], headers=["figure", "value"])
+        )
+    for name, picture in record.pictures.items():
+        card.append(Image(_still_or_gif(Path(workdir) / picture), label=name))
+    for name, rows in record.tables.items():
+        card.append(Markdown(f"## {name}"))
+        card.append(_table(rows))
+    sums = [[name, artifact.uri, artifact.sha256[:12]] for name, artifact in record.artifacts.items()]
+    card.append(Table(sums, headers=["artifact", "folder", "sha256"]))
+
+
+def show_gates(card, rows: list[dict]) -> None:
+    """The gate table: what was measured against what was asked."""
+    card.append(Markdown("## Gates"))
+    card.append(_table(rows))
+
+
+def _table(rows: list[dict]) -> Table:
+    headers = list(dict.fromkeys(key for row in rows for key in row))
+    return Table([[_cell(row.get(key)) for key in headers] for row in rows], headers=headers)
+
+
+def _cell(value) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _still_or_gif(path: Path) -> bytes:
+    """Cards show PNG, JPEG and GIF; an animated WebP becomes a GIF."""
+    if path.suffix != ".webp":
+        return path.read_bytes()
+    frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(Picture.open(path))]
+    stream = BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=143, loop=0)
+    return stream.getvalue()
