@@ -1,0 +1,117 @@
+"""Make the pocket base: ``python pocket/pretrain.py all`` (hours on a CPU; stop it whenever, it goes on from there).
+
+Stages: corpus → autoencoder → image-encoder → network → export. Everything seeded; state in ``.cache/pocket``.
+"""
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import autoencoder
+import corpus
+import image_encoder
+import network
+from resumable import Plan
+
+from mobilevd import artifacts
+from mobilevd.packages import project_root
+from mobilevd.svd.base import PARTS, Base
+
+STATE = project_root() / ".cache" / "pocket"
+BASE = project_root() / "pocket" / "base"
+CLIPS_PER_PHOTO = 45
+PLANS = {
+    "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
+    "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
+    "network": Plan(steps=1000, lr=1.0e-3, warmup=100, ema=0.998, checkpoint_every=50),
+}
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.command("corpus")
+def make_corpus() -> list[Path]:
+    """Render and cut the training clips (2.4 GB of pixels)."""
+    return corpus.build(project_root() / "data", STATE / "corpus", CLIPS_PER_PHOTO)
+
+
+@app.command("autoencoder")
+def make_autoencoder() -> None:
+    """Train the autoencoder."""
+    net = autoencoder.train_autoencoder(make_corpus(), PLANS["autoencoder"], STATE / "autoencoder")
+    net.save_pretrained(STATE / "base" / "vae")
+
+
+@app.command("image-encoder")
+def make_image_encoder() -> None:
+    """Train the image encoder."""
+    net = image_encoder.train_image_encoder(make_corpus(), PLANS["image_encoder"], STATE / "image_encoder")
+    net.save_pretrained(STATE / "base" / "image_encoder")
+
+
+@app.command("network")
+def make_network() -> None:
+    """Train the UNet on the encoded corpus."""
+    base = Base(STATE / "base")
+    encoded = network.encode(base, make_corpus(), STATE)
+    net = network.train_network(base, encoded, PLANS["network"], STATE / "network")
+    net.save_pretrained(STATE / "base" / "unet")
+
+
+@app.command()
+def export() -> None:
+    """Write the parts in half precision with their digests to pocket/base."""
+    base = Base(STATE / "base")
+    base.unet().half().save_pretrained(BASE / "unet")
+    base.vae.half().save_pretrained(BASE / "vae")
+    base.image_encoder.half().save_pretrained(BASE / "image_encoder")
+    _forget_where_it_was()
+    _write_facts()
+    artifacts.seal(BASE)
+    size = sum(p.stat().st_size for p in BASE.rglob("*.safetensors")) / 2**20
+    typer.echo(f"{BASE}: {size:.1f} MiB of weights")
+
+
+@app.command("all")
+def everything() -> None:
+    """Every stage in order."""
+    make_autoencoder()
+    make_image_encoder()
+    make_network()
+    export()
+
+
+def _forget_where_it_was() -> None:
+    """diffusers notes the folder that a network was loaded from; it means nothing elsewhere."""
+    for path in BASE.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        artifacts.write_json(path, {key: value for key, value in config.items() if key != "_name_or_path"})
+
+
+def _write_facts() -> None:
+    """How the weights came about: plans, losses along the way, data, versions."""
+    logs = {part: (STATE / part / "log.jsonl").read_text(encoding="utf-8").splitlines() for part in PLANS}
+    facts = {
+        "plans": {part: vars(plan) for part, plan in PLANS.items()},
+        "losses": {part: [json.loads(line) for line in lines][-1] for part, lines in logs.items()},
+        "clips_per_photo": CLIPS_PER_PHOTO,
+        "trained_on": sorted(p.name for folder in ("photos", "videos") for p in _sources(folder)),
+        "parts": list(PARTS),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    artifacts.write_json(BASE / "training.json", facts)
+
+
+def _sources(folder: str) -> list[Path]:
+    return corpus.train_sources(project_root() / "data" / folder)
+
+
+if __name__ == "__main__":
+    app()
