@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from mobilevd.params import Adversarial, LogNormal
 from mobilevd.shapes import Latents, Sigmas
 from mobilevd.svd.edm import Condition, denoise, over_frames
-from mobilevd.svd.sampler import karras_sigmas
+from mobilevd.svd.scheduler import Schedule
 
 Scalar = Float[Tensor, ""]
 Logits = list[Float[Tensor, "B _"]]
@@ -53,7 +53,7 @@ class DiscriminatorTerms(NamedTuple):
 
 def grid() -> Float[Tensor, "1000"]:
     """The 1000-level EDM grid between SVD's σ_min and σ_max, rising."""
-    return karras_sigmas(LEVELS)[:-1].flip(0)
+    return Schedule().sigmas(LEVELS)[:-1].flip(0)
 
 
 def probabilities(ln: LogNormal) -> Float[Tensor, "999"]:

@@ -22,7 +22,7 @@ from mobilevd.registry import sanitised
 from mobilevd.stages import model_card
 from mobilevd.stages.gate import VERDICT_FILE
 from mobilevd.svd import base as bases
-from mobilevd.svd.sampler import SIGMA_MAX
+from mobilevd.svd.scheduler import SIGMA_MAX
 
 NETWORK, ONNX, GATES = ("funnel", "network"), ("quantize", "onnx"), ("gate", "gates")
 DECODER = ("vae", "image_encoder")

@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from mobilevd.shapes import AddedIds, Latents, Tokens
 from mobilevd.svd.edm import denoise
-
-SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
-
-
-def karras_sigmas(steps: int) -> Float[Tensor, "K"]:
-    """σ_i = (σ_max^{1/ρ} + i/(n−1) (σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ for i < n, then 0 (Karras et al. 2022, Eq. 5)."""
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
-    return torch.cat([(high + ramp * (low - high)) ** RHO, torch.zeros(1, dtype=torch.float64)]).float()
+from mobilevd.svd.scheduler import SIGMA_MAX, Schedule
 
 
 def clip_noise(seeds: list[int], shape: tuple[int, int, int, int]) -> Latents:
@@ -38,16 +30,17 @@ def sample(
     noise: Latents,
     steps: int = 25,
     guidance: tuple[float, float] = (1.0, 3.0),
+    schedule: Schedule | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Latents:
-    """The teacher: ``steps`` Euler steps from σ_max, guidance rising linearly over the frames from first to last.
+    """The teacher: ``steps`` Euler steps over the base's schedule, guidance rising linearly from first frame to last.
 
     Each step costs two evaluations, one of them without image (zero token, zero image latents).
     """
     scale = torch.linspace(*guidance, noise.shape[1], device=noise.device)[None, :, None, None, None]
     both = (torch.cat([torch.zeros_like(c), c]) for c in (image_latents, tokens))
     latents2, tokens2, ids2 = *both, torch.cat([ids, ids])
-    sigmas = karras_sigmas(steps).to(noise.device)
+    sigmas = (schedule or Schedule()).sigmas(steps).to(noise.device)
     x = noise * (sigmas[0] ** 2 + 1).sqrt()
     for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         without, given = denoise(unet, torch.cat([x, x]), sigma.expand(2 * len(x)), latents2, tokens2, ids2).chunk(2)

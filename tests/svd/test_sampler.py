@@ -9,25 +9,11 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from movies import texture
 from PIL import Image
+from svd_scheduler import SCHEDULER
 from transformers import CLIPImageProcessor
 
 from mobilevd.svd import autoencoder, conditioning, sampler
 
-SCHEDULER = {  # scheduler/scheduler_config.json of stable-video-diffusion-img2vid
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-    "sigma_max": 700.0,
-    "sigma_min": 0.002,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "timestep_type": "continuous",
-    "trained_betas": None,
-    "use_karras_sigmas": True,
-}
 FRAMES = 3
 SIZE = (16, 16)  # 2x2 at the deepest level: a group of one value has no spread, and its norm only magnifies rounding
 
@@ -47,21 +33,6 @@ def given(batch: int = 2):
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
-
-
-@pytest.mark.parametrize("steps", [2, 3, 25])
-def test_karras_sigmas_equal_diffusers_under_svds_configuration(steps):
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
-    scheduler.set_timesteps(steps)
-    torch.testing.assert_close(sampler.karras_sigmas(steps), scheduler.sigmas, rtol=1e-5, atol=1e-9)
-
-
-def test_karras_sigmas_are_the_published_formula_and_end_at_zero():
-    sigmas = sampler.karras_sigmas(25)
-    assert (sigmas[0], sigmas[-1]) == (pytest.approx(700.0), 0.0)
-    a, b = 700 ** (1 / 7), 0.002 ** (1 / 7)
-    assert sigmas[10].item() == pytest.approx((a + 10 / 24 * (b - a)) ** 7, rel=1e-6)
-    assert len(sampler.karras_sigmas(1)) == 2
 
 
 @torch.no_grad()
