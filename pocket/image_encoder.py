@@ -15,8 +15,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from mobilevd.svd.conditioning import image_tokens
 
 CONFIG = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "image_size": 224,

@@ -3,6 +3,7 @@
 Level 0 is 64 wide: with 32 groups in every GroupNorm, 32 channels would lose each channel's mean colour at the output.
 """
 
+import hashlib
 from pathlib import Path
 
 import corpus
@@ -39,12 +40,13 @@ LOSS = Finetune(
     conditioning_dropout=0.1,
 )
 FPS, MOTION_BUCKET = 7.0, 127
+HALVES = 4
 
 
 @torch.no_grad()
 def encode(base: Base, paths: list[Path], folder: Path) -> Path:
     """Latents of every clip (scaled, N F C H W) and the tokens of its first and last frame (N 2 1 D), once."""
-    path = folder / f"latents-{base.encoder_digest[:12]}-{len(paths)}.safetensors"
+    path = folder / f"latents-{_encoders(base)}-{len(paths)}.safetensors"
     if not path.exists():
         latents, tokens = [], []
         for clip in track((corpus.load(p) for p in paths), len(paths), "encoding"):
@@ -56,10 +58,23 @@ def encode(base: Base, paths: list[Path], folder: Path) -> Path:
     return path
 
 
-def train_network(base: Base, encoded: Path, plan: Plan, folder: Path) -> VideoUNet:
-    """Train from scratch on forward and reversed clips, one clip a step."""
-    torch.manual_seed(plan.seed)
-    unet = VideoUNet(**CONFIG)
+def _encoders(base: Base) -> str:
+    """What the latents and tokens depend on; the decoder may go on learning without making them stale."""
+    weights = [*base.vae.encoder.parameters(), *base.vae.quant_conv.parameters(), *base.image_encoder.parameters()]
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def fresh(seed: int) -> VideoUNet:
+    """The network before any training."""
+    torch.manual_seed(seed)
+    return VideoUNet(**CONFIG)
+
+
+def train_network(base: Base, unet: VideoUNet, encoded: Path, plan: Plan, folder: Path) -> VideoUNet:
+    """Train on forward and reversed clips, one clip a step, most of the time on half its width."""
     clips = load_file(encoded)
     scale = base.vae.config.scaling_factor
     spread = float(clips["latents"][:, 0].float().std() / scale)
@@ -72,9 +87,15 @@ def train_network(base: Base, encoded: Path, plan: Plan, folder: Path) -> VideoU
 
 
 def _clip(clips: dict[str, Tensor], scale: float, generator: torch.Generator) -> tuple[Tensor, Condition]:
-    """One clip at random, played forward or backward; its first frame is the condition."""
-    index, backward = (int(torch.randint(n, (1,), generator=generator)) for n in (len(clips["latents"]), 2))
+    """One clip at random, played forward or backward; its first frame is the condition.
+
+    Three times of four a random half of its width is shown: twice the clips for the same time.
+    """
+    width = clips["latents"].shape[-1]
+    bounds = (len(clips["latents"]), 2, HALVES, width // 2 + 1)
+    index, backward, part, left = (int(torch.randint(n, (1,), generator=generator)) for n in bounds)
     x0 = clips["latents"][index].float()[None]
+    x0 = x0[..., left : left + width // 2] if part else x0
     x0 = x0.flip(1) if backward else x0
     token = clips["tokens"][index, backward].float()[None]
     return x0, Condition(x0[:, 0] / scale, token, added_ids(1, FPS, MOTION_BUCKET, 0.0))

@@ -1,6 +1,7 @@
 """Make the pocket base: ``python pocket/pretrain.py all`` (hours on a CPU; stop it whenever, it goes on from there).
 
-Stages: corpus → autoencoder → image-encoder → network → export. Everything seeded; state in ``.cache/pocket``.
+Stages: corpus → autoencoder → image-encoder → decoder → network → longer → export. Everything seeded; state in
+``.cache/pocket``. ``adopt`` puts the shipped weights there, to go on from them.
 """
 
 import json
@@ -22,6 +23,7 @@ from resumable import Plan
 from mobilevd import artifacts
 from mobilevd.packages import project_root
 from mobilevd.svd.base import PARTS, Base
+from mobilevd.svd.unet import VideoUNet, config_of
 
 STATE = project_root() / ".cache" / "pocket"
 BASE = project_root() / "pocket" / "base"
@@ -29,7 +31,9 @@ CLIPS_PER_PHOTO = 45
 PLANS = {
     "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
+    "decoder": Plan(steps=1500, lr=3.0e-4, ema=0.99),
     "network": Plan(steps=1000, lr=1.0e-3, warmup=100, ema=0.998, checkpoint_every=50),
+    "longer": Plan(steps=3400, lr=6.0e-4, warmup=100, ema=0.998, checkpoint_every=50, seed=1),
 }
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -55,13 +59,33 @@ def make_image_encoder() -> None:
     net.save_pretrained(STATE / "base" / "image_encoder")
 
 
+@app.command("decoder")
+def make_decoder() -> None:
+    """Teach the decoder to see through noise on the latents."""
+    base, paths = Base(STATE / "base"), make_corpus()
+    autoencoder.train_decoder(base.vae, paths, network.encode(base, paths, STATE), PLANS["decoder"], STATE / "decoder")
+    base.vae.save_pretrained(STATE / "base" / "vae")
+
+
 @app.command("network")
 def make_network() -> None:
-    """Train the UNet on the encoded corpus."""
-    base = Base(STATE / "base")
-    encoded = network.encode(base, make_corpus(), STATE)
-    net = network.train_network(base, encoded, PLANS["network"], STATE / "network")
-    net.save_pretrained(STATE / "base" / "unet")
+    """Train the UNet on the encoded corpus, from scratch."""
+    _train_network("network", network.fresh(PLANS["network"].seed))
+
+
+@app.command("longer")
+def make_network_longer() -> None:
+    """Train the UNet on from where it stands."""
+    _train_network("longer", Base(STATE / "base").unet())
+
+
+@app.command()
+def adopt() -> None:
+    """Put the shipped weights where the stages look, so that training goes on from them."""
+    base = Base(BASE)
+    base.unet().save_pretrained(STATE / "base" / "unet")
+    base.vae.save_pretrained(STATE / "base" / "vae")
+    base.image_encoder.save_pretrained(STATE / "base" / "image_encoder")
 
 
 @app.command()
@@ -83,23 +107,32 @@ def everything() -> None:
     """Every stage in order."""
     make_autoencoder()
     make_image_encoder()
+    make_decoder()
     make_network()
+    make_network_longer()
     export()
 
 
+def _train_network(stage: str, start: VideoUNet) -> None:
+    base = Base(STATE / "base")
+    encoded = network.encode(base, make_corpus(), STATE)
+    network.train_network(base, start, encoded, PLANS[stage], STATE / stage).save_pretrained(STATE / "base" / "unet")
+
+
 def _forget_where_it_was() -> None:
-    """diffusers notes the folder that a network was loaded from; it means nothing elsewhere."""
+    """diffusers notes the folder that a network was loaded from, which means nothing elsewhere, and our own class."""
     for path in BASE.glob("*/config.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
         artifacts.write_json(path, {key: value for key, value in config.items() if key != "_name_or_path"})
+    artifacts.write_json(BASE / "unet" / "config.json", config_of(VideoUNet.from_pretrained(BASE / "unet")))
 
 
 def _write_facts() -> None:
     """How the weights came about: plans, losses along the way, data, versions."""
-    logs = {part: (STATE / part / "log.jsonl").read_text(encoding="utf-8").splitlines() for part in PLANS}
+    before = json.loads((BASE / "training.json").read_text(encoding="utf-8"))["losses"]
     facts = {
         "plans": {part: vars(plan) for part, plan in PLANS.items()},
-        "losses": {part: [json.loads(line) for line in lines][-1] for part, lines in logs.items()},
+        "losses": {part: _last_loss(part) or before[part] for part in PLANS},
         "clips_per_photo": CLIPS_PER_PHOTO,
         "trained_on": sorted(p.name for folder in ("photos", "videos") for p in _sources(folder)),
         "parts": list(PARTS),
@@ -107,6 +140,12 @@ def _write_facts() -> None:
         "python": platform.python_version(),
     }
     artifacts.write_json(BASE / "training.json", facts)
+
+
+def _last_loss(part: str) -> dict | None:
+    """The last line of a stage's log; None where the stage was not run here but its weights adopted."""
+    log = STATE / part / "log.jsonl"
+    return json.loads(log.read_text(encoding="utf-8").splitlines()[-1]) if log.exists() else None
 
 
 def _sources(folder: str) -> list[Path]:

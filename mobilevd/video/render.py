@@ -43,10 +43,10 @@ def _path(motion: str, photo_width: int, photo_height: int, clip: Clip, generato
     widest = min(photo_width, photo_height * aspect)
     t = _eased(clip.frames, generator)
     width = widest * _uniform(0.55, 0.75, generator)
-    zoom = _sign(generator) * _uniform(0.15, 0.35, generator) if "zoom" in motion else 0.0
-    shift = _uniform(0.12, 0.35, generator) * width if motion != "zoom" else 0.0
+    zoom = _sign(generator) * _uniform(0.04, 0.10, generator) if "zoom" in motion else 0.0
+    shift = _uniform(0.02, 0.06, generator) * width if motion != "zoom" else 0.0
     direction = _uniform(-0.6, 0.6, generator) + (torch.pi if _sign(generator) < 0 else 0.0)
-    angle = _sign(generator) * _uniform(0.06, 0.18, generator) if motion == "roll" else 0.0
+    angle = _sign(generator) * _uniform(0.015, 0.05, generator) if motion == "roll" else 0.0
     dx, dy = shift * float(torch.cos(torch.tensor(direction))), shift * float(torch.sin(torch.tensor(direction)))
     x = _inside(float(photo_width), width + abs(dx), generator)
     y = _inside(float(photo_height), width / aspect + abs(dy), generator)
