@@ -38,3 +38,7 @@ class SurgeryError(MobileVDError):
 
 class EffectError(MobileVDError):
     """A stage whose declared effect was not measured afterwards."""
+
+
+class PromotionError(MobileVDError):
+    """A promotion or a rollback that was refused, or lost to another one; nothing was switched."""

@@ -55,8 +55,8 @@ def log_run(
 
     ``pages`` are files or folders for people, kept as they are. Errors: MobileVDError when MLflow does not take it.
     """
-    client = _client()
-    with _told("MLflow did not take the run", kept="every stage's own folder; no version was created"):
+    client = connect()
+    with told("MLflow did not take the run", kept="every stage's own folder; no version was created"):
         experiment = _experiment(client, recipe.registry.experiment)
         own = {"verdict": verdict, "recipe": recipe.name, "recipe_digest": recipe.digest} | (tags or {})
         started_at = min((r.started_at for r in records.values()), default=time.time())
@@ -77,9 +77,9 @@ def register(recipe: Recipe, run_id: str, bundle: Artifact, tags: dict[str, str]
     bundle is not the sealed one, here or in the store. Whatever the error, no version was created.
     """
     verify(bundle.path, bundle.sha256)
-    _check_passed(recipe, bundle.path / REPORT)
-    client = _client()
-    with _told("MLflow did not take the bundle", kept=f"the bundle, whole, in {bundle.uri}; no version was created"):
+    passed_report(bundle.path / REPORT, recipe.digest)
+    client = connect()
+    with told("MLflow did not take the bundle", kept=f"the bundle, whole, in {bundle.uri}; no version was created"):
         _check_run_passed(client, run_id)
         _tag_bundle(client, run_id, bundle)
         client.log_artifacts(run_id, bundle.uri, BUNDLE)
@@ -93,8 +93,8 @@ def register(recipe: Recipe, run_id: str, bundle: Artifact, tags: dict[str, str]
 
 def reject(run_id: str, bundle: Artifact) -> None:
     """Note on the run where the bundle lies that was not accepted; there is no version. Errors: MobileVDError."""
-    client = _client()
-    with _told("MLflow did not take the note on the rejected bundle", kept=f"the bundle, whole, in {bundle.uri}"):
+    client = connect()
+    with told("MLflow did not take the note on the rejected bundle", kept=f"the bundle, whole, in {bundle.uri}"):
         client.set_tag(run_id, "verdict", REJECTED)
         _tag_bundle(client, run_id, bundle)
 
@@ -115,17 +115,18 @@ def pictures(record: StageRecord) -> dict[str, Path]:
     return found
 
 
-def _client() -> "MlflowClient":
+def connect() -> "MlflowClient":
+    """MLflow at ``tracking_uri``, with its own chatter off. Errors: MobileVDError when it cannot be reached."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    with _told("MLflow cannot be reached", kept="every stage's own folder"):
+    with told("MLflow cannot be reached", kept="everything that was made"):
         return MlflowClient(tracking_uri=tracking_uri())
 
 
 @contextmanager
-def _told(what: str, kept: str) -> Iterator[None]:
+def told(what: str, kept: str) -> Iterator[None]:
     """Turn MLflow's errors into ours, without credentials; ``kept`` says what is not lost."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -141,23 +142,7 @@ def _told(what: str, kept: str) -> Iterator[None]:
         ) from None
 
 
-def _experiment(client: "MlflowClient", name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return client.create_experiment(name, artifact_location=_artifact_folder())
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage != "active":
-        raise MobileVDError("The experiment was deleted", got=name, allowed="another name", where="registry.experiment")
-    return found.experiment_id
-
-
-def _artifact_folder() -> str | None:
+def artifact_folder() -> str | None:
     """Beside a SQLite file, as an absolute address; None where a server decides."""
     address = tracking_uri()
     if urlsplit(address).scheme in ("http", "https", "databricks"):
@@ -165,6 +150,40 @@ def _artifact_folder() -> str | None:
     file = address.removeprefix("sqlite:///")
     home = Path(file).resolve().parent if file != address else project_root()
     return (home / "mlruns").as_uri()
+
+
+def passed_report(report: Path, recipe_digest: str) -> dict[str, Any]:
+    """A gate report that says, for this recipe, that every gate passed.
+
+    Errors: MobileVDError for a report that is missing or says anything else: rejected, undecided, or nothing.
+    """
+    said: dict[str, Any] = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    rows = said.get("rows") or []
+    passed = said.get("verdict") == PASSED and rows and all(map(_row_passed, rows))
+    if not passed or said.get("recipe") != recipe_digest:
+        raise MobileVDError(
+            "Only a bundle that passed the gates of its recipe is accepted",
+            got=f"verdict {said.get('verdict', 'missing')}, recipe {said.get('recipe', 'missing')}{_not_passed(rows)}",
+            allowed=f"verdict {PASSED}, every gate passed, recipe {recipe_digest}",
+            where=str(report),
+        )
+    return said
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifact_folder())
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        raise MobileVDError("The experiment was deleted", got=name, allowed="another name", where="registry.experiment")
+    return found.experiment_id
 
 
 @contextmanager
@@ -237,17 +256,13 @@ def _all_figures(records: dict[str, StageRecord]) -> dict[str, float]:
     return {name if "." in name else f"{record.stage}.{name}": value for record, name, value in named}
 
 
-def _check_passed(recipe: Recipe, report: Path) -> None:
-    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-    rows = told.get("rows") or []
-    passed = told.get("verdict") == PASSED and rows and all(row["passed"] is True for row in rows)
-    if not passed or told.get("recipe") != recipe.digest:
-        raise MobileVDError(
-            "Only a bundle that passed the gates of its recipe can be registered",
-            got=f"verdict {told.get('verdict', 'missing')}, recipe {told.get('recipe', 'missing')}",
-            allowed=f"verdict {PASSED}, every gate passed, recipe {recipe.digest}",
-            where=str(report),
-        )
+def _row_passed(row: dict[str, Any]) -> bool:
+    return row.get("passed") is True and row.get("status", "pass") in ("pass", PASSED)
+
+
+def _not_passed(rows: list[dict[str, Any]]) -> str:
+    named = [f", {row.get('metric')} {row.get('status', 'not passed')}" for row in rows if not _row_passed(row)]
+    return "".join(named)
 
 
 def _check_run_passed(client: "MlflowClient", run_id: str) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {
-    **dict.fromkeys(("params", "shapes", "errors", "artifacts", "packages", "progress"), 0),
+    **dict.fromkeys(("params", "shapes", "errors", "artifacts", "packages", "progress", "objects"), 0),
     **dict.fromkeys(("svd", "video"), 1),
     "method": 2,
-    **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline"), 3),
+    **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline", "ledger"), 3),
     "stages": 4,
     **dict.fromkeys(("cli", "flows"), 5),
 }
@@ -26,10 +26,11 @@ DOOR = {
     "accelerate": "training",
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "qai_hub"), "device"),
     "mlflow": "registry",
-    "boto3": "artifacts",
+    "boto3": "objects",
     "metaflow": "flows",
 }
-LIGHT = ("params", "errors", "artifacts", "packages", "progress", "cli")
+SAME_ROOM = {"versions": "registry", "cli_registry": "cli"}  # files that share a room without a folder
+LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli")
 
 
 def sources() -> dict[str, str]:
@@ -60,7 +61,7 @@ def imports(name: str, code: dict[str, str]) -> set[str]:
 def room(name: str) -> str:
     """``flows``, or the part of ``mobilevd`` that a module belongs to; the package itself has none."""
     first, *rest = name.split(".")
-    return first if first == "flows" else rest[0] if rest else ""
+    return first if first == "flows" else SAME_ROOM.get(rest[0], rest[0]) if rest else ""
 
 
 def violations(code: dict[str, str]) -> list[str]:

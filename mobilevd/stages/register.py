@@ -17,7 +17,7 @@ from mobilevd import registry
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation import gallery
-from mobilevd.params import Recipe
+from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.stages import bundle, model_card
 from mobilevd.stages.evaluate import SHOWN
@@ -36,7 +36,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     started_at, workdir = time.time(), Path(workdir).resolve()
     verdict = inputs["gate"].facts["verdict"]
     shipped = bundle.assemble(recipe, inputs, workdir / "bundle")
-    figures = {"register.smoke_s": smoke(shipped, recipe)} if verdict == registry.PASSED else {}
+    figures = {"register.smoke_s": smoke(shipped.path, recipe.clip)} if verdict == registry.PASSED else {}
     page_file = workdir / GALLERY
     page_file.write_text(_gallery(recipe, inputs), encoding="utf-8")
     tags = _tags(shipped)
@@ -72,14 +72,16 @@ def page(record: StageRecord | Mapping[str, Any]) -> str:
 
 
 @torch.no_grad()
-def smoke(shipped: Artifact, recipe: Recipe) -> float:
-    """Animate one grey image from the bundle; returns the seconds it took. Errors: EffectError if it cannot."""
-    verify(shipped.path, shipped.sha256)
-    pipeline = MobileVDPipeline.from_pretrained(shipped.path)
+def smoke(folder: Path, clip: Clip) -> float:
+    """Animate one grey image from the bundle in ``folder``; returns the seconds it took.
+
+    Errors: IntegrityError for a file that changed; EffectError when the frames are not finite or not ``clip``'s.
+    """
+    pipeline = MobileVDPipeline.from_pretrained(folder)
     finite: list[bool] = []
     watched = (pipeline.step, pipeline.base.vae.decoder)
     hooks = [net.register_forward_hook(lambda _, __, out: finite.append(_is_finite(out))) for net in watched]
-    clip, began = recipe.clip, time.perf_counter()
+    began = time.perf_counter()
     frames = pipeline(torch.full((3, clip.height, clip.width), 128, dtype=torch.uint8)).frames
     seconds = time.perf_counter() - began
     for hook in hooks:
@@ -90,7 +92,7 @@ def smoke(shipped: Artifact, recipe: Recipe) -> float:
             "The bundle does not animate a grey image",
             got=f"frames {tuple(frames.shape)}, finite {finite}",
             allowed=f"finite frames {wanted}",
-            where=shipped.uri,
+            where=str(folder),
         )
     return seconds
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tiny_svd
 import torch
 import tracking
 import yaml
@@ -19,25 +20,11 @@ from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.method import cross_attention, surgery
 from mobilevd.params import check
 from mobilevd.pipeline import MobileVDPipeline
-from mobilevd.stages import bundle, gate, register
-from mobilevd.svd.base import AutoencoderKLTemporalDecoder, Base, CLIPVisionModelWithProjection
+from mobilevd.stages import bundle, gate, promote, register
+from mobilevd.svd.base import Base
 from mobilevd.svd.unet import VideoUNet
 
-NETWORK = {
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (32, 32, 32, 32),
-    "num_attention_heads": (1, 1, 1, 1),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": 3,
-}
-DECODER = {"latent_channels": 4, "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}
-DECODER["down_block_types"] = ("DownEncoderBlock2D",) * 4
-ENCODER = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16, "image_size": 32, "patch_size": 16}
-ENCODER |= {"num_hidden_layers": 1, "num_attention_heads": 1}
+NETWORK = tiny_svd.UNET | {"num_frames": 3}
 ADVERSARIAL = {"steps": 1, "generator": {"lr": 1.0e-3}, "discriminator": {"lr": 1.0e-3}}
 FIGURES = {
     "finetune": {"tflops_before": 0.0721, "params_m_before": 10.11, "tflops": 0.0688, "params_m": 9.41},
@@ -54,9 +41,8 @@ def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
     surgery.save(VideoUNet(**NETWORK), [], folder)
-    AutoencoderKLTemporalDecoder(**DECODER).save_pretrained(folder / "vae")
-    config = CLIPVisionModelWithProjection.config_class(**ENCODER)
-    CLIPVisionModelWithProjection(config).save_pretrained(folder / "image_encoder")
+    tiny_svd.vae().save_pretrained(folder / "vae")
+    tiny_svd.tower().save_pretrained(folder / "image_encoder")
     (folder / "image_encoder" / "pytorch_model.bin").write_bytes(b"a pickle that lies beside")
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nRandom.\n")
     return folder
@@ -142,6 +128,14 @@ def test_a_passed_run_is_registered_with_its_lineage(store, recipe, records, tmp
     assert "data:image/webp;base64," in page
 
 
+def test_a_registered_run_can_be_promoted(store, recipe, records, tmp_path):
+    accepted = recipe()
+    record = register.run(accepted, records(accepted), tmp_path / "register")
+    entry = promote.run("mobilevd", promote.candidate("mobilevd", None, ""))
+    assert (entry.to_version, entry.bundle_sha256) == ("1", record.artifacts["bundle"].sha256)
+    assert str(store.get_model_version_by_alias("mobilevd", "champion").version) == "1"
+
+
 def test_a_rejected_run_has_a_bundle_and_no_version(store, recipe, records, tmp_path):
     strict = recipe(limit=1.0)
     record = register.run(strict, records(strict), tmp_path / "register")
@@ -167,7 +161,8 @@ def test_the_bundle_holds_what_ships_and_nothing_that_runs_code(recipe, records,
     files = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
     assert files == {
         *("README.md", "gates.json", "lineage.json", "manifest.json", "pipeline.json", "recipe.yaml"),
-        *("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/surgery.json", "onnx/quantized.onnx"),
+        *("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/surgery.json", "unet/tensors.json"),
+        "onnx/quantized.onnx",
         *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
         *("image_encoder/config.json", "image_encoder/model.safetensors"),
     }
@@ -182,7 +177,7 @@ def test_the_bundle_animates_as_its_parts_do(recipe, records, tmp_path):
     plain = recipe()
     inputs = records(plain)
     shipped = bundle.assemble(plain, inputs, tmp_path / "bundle")
-    assert register.smoke(shipped, plain) > 0
+    assert register.smoke(shipped.path, plain.clip) > 0
     pipeline = MobileVDPipeline.from_pretrained(shipped.path)
     expected = load_file(inputs["funnel"].artifacts["network"].path / surgery.WEIGHTS)
     assert all(torch.equal(expected[name], tensor) for name, tensor in pipeline.step.unet.state_dict().items())

@@ -1,0 +1,69 @@
+"""Candidate → champion on a stored passing verdict, or back to a former champion: choose, check, switch, announce."""
+
+import os
+
+from base_flow import RecipeFlow
+from metaflow import Parameter, card, current, step
+from metaflow.cards import Table
+from metaflow.integrations import ArgoEvent
+
+
+class PromoteFlow(RecipeFlow):
+    """choose → check → switch → announce: every refusal ends the run with an error code and leaves all as it was."""
+
+    version = Parameter("version", default="", help="The version (default: the newest, or the former champion).")
+    back = Parameter("rollback", default=False, type=bool, help="Go back to a former champion.")
+    why = Parameter("why", default="", help="The reason, for the ledger; a rollback needs one.")
+
+    @step
+    def start(self):
+        """Choose the version, and remember the state of the ledger that the choice was made on."""
+        from mobilevd.stages import promote
+
+        self.model = self.checked_recipe().registry.model
+        choose = promote.former if self.back else promote.candidate
+        self.wanted = self.plainly(choose, self.model, self.version or None, self.why).model_dump()
+        self.next(self.check)
+
+    @step
+    def check(self):
+        """Re-hash the bundle, read its stored gate report, compare protocols, animate a fixed image."""
+        from mobilevd.ledger import Wanted
+        from mobilevd.stages import promote
+
+        self.checked = self.plainly(promote.check, self.model, Wanted(**self.wanted)).model_dump()
+        self.next(self.switch)
+
+    @card(type="blank")
+    @step
+    def switch(self):
+        """Write the ledger's next entry, unless another switch came first; the aliases follow it."""
+        from mobilevd.ledger import Checked
+        from mobilevd.stages import promote
+
+        entry = self.plainly(promote.switch, self.model, Checked(**self.checked))
+        self.entry = entry.model_dump(mode="json")
+        current.card.append(Table([[name, str(value)] for name, value in self.entry.items()]))
+        self.next(self.announce)
+
+    @step
+    def announce(self):
+        """Tell the webhook, and flows that wait for Metaflow's event where those are deployed."""
+        from mobilevd.ledger import Entry
+        from mobilevd.stages import promote
+
+        if "ARGO_WORKFLOW_TEMPLATE" in os.environ:  # deployed: elsewhere nobody waits for Metaflow's event
+            ArgoEvent("mobilevd-champion", payload=self.entry).safe_publish(ignore_errors=False)
+        self.plainly(promote.announce, self.model, Entry(**self.entry))
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Say who is champion."""
+        from mobilevd.ledger import Entry
+
+        print(f"{self.model}: {Entry(**self.entry).line}")
+
+
+if __name__ == "__main__":
+    PromoteFlow()

@@ -1,0 +1,137 @@
+"""What was registered, read back: a version, its bundle and its gate report in the store, and its aliases.
+
+**Keeps** nothing here decides who is champion: aliases are set as told (``tests/stages/test_promote.py``).
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mobilevd import registry
+from mobilevd.errors import MobileVDError
+
+CHAMPION, PREVIOUS = "champion", "previous"
+REPORT_FOLDER = "pages/gates"
+LEDGER = "MOBILEVD_LEDGER"
+KEPT = "every version and the ledger"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version: where its bundle lies, the run it came from, and what was noted on it."""
+
+    model: str
+    number: str
+    run_id: str
+    source: str
+    tags: dict[str, str]
+
+
+def newest(model: str) -> Version:
+    """The version registered last. Errors: MobileVDError when there is none, or MLflow does not answer."""
+    client = registry.connect()
+    with registry.told("MLflow does not tell the versions", kept=KEPT):
+        found = client.search_model_versions(f"name='{_checked(model)}'", 1, ["version_number DESC"])
+    if not found:
+        raise MobileVDError("No version is registered", got=model, allowed="a model that a passed run registered")
+    return _version(found[0])
+
+
+def find(model: str, number: str) -> Version:
+    """One version. Errors: MobileVDError when there is no such version, or MLflow does not answer."""
+    client = registry.connect()
+    with registry.told("MLflow does not tell the version", kept=KEPT):
+        found = client.search_model_versions(f"name='{_checked(model)}'")
+    for version in found:
+        if str(version.version) == number:
+            return _version(version)
+    known = ", ".join(sorted((str(version.version) for version in found), key=int)) or "none"
+    raise MobileVDError("There is no such version", got=f"{model} {number}", allowed=known, where="--version")
+
+
+@contextmanager
+def bundle(version: Version) -> Iterator[Path]:
+    """The folder that loading the version reads; one on this disk in place, another is fetched and taken away again.
+
+    Errors: MobileVDError when it is gone or the store does not answer.
+    """
+    if (folder := _local(version.source)) is not None:
+        yield folder
+        return
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as aside:
+        with registry.told("The bundle cannot be fetched", kept=KEPT):
+            uri = registry.tracking_uri()
+            folder = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=aside, tracking_uri=uri))
+        yield folder
+
+
+@contextmanager
+def gate_report(version: Version) -> Iterator[Path]:
+    """The folder of the gate's report as it was stored with the run. Errors: as ``bundle``."""
+    client = registry.connect()
+    with tempfile.TemporaryDirectory() as aside:
+        with registry.told("The run's gate report cannot be fetched", kept=KEPT):
+            folder = Path(client.download_artifacts(version.run_id, REPORT_FOLDER, aside))
+        yield folder
+
+
+def aliases(model: str) -> dict[str, str]:
+    """Alias → version, as MLflow has them. Errors: MobileVDError."""
+    client = registry.connect()
+    with registry.told("MLflow does not tell the aliases", kept=KEPT):
+        found = client.get_registered_model(_checked(model)).aliases
+    return {name: str(number) for name, number in found.items()}
+
+
+def point(model: str, alias: str, number: str | None) -> None:
+    """Set one alias, or take it away (None). Errors: MobileVDError."""
+    client = registry.connect()
+    with registry.told(f"MLflow did not set the alias {alias}", kept=f"{KEPT}; `mobilevd registry reconcile` sets it"):
+        if number is None:
+            client.delete_registered_model_alias(_checked(model), alias)
+        else:
+            client.set_registered_model_alias(_checked(model), alias, number)
+
+
+def ledger_address(model: str) -> str:
+    """Where switches of ``model`` are written: under ``$MOBILEVD_LEDGER``, or beside the artifacts of a SQLite file.
+
+    Errors: MobileVDError for a server, whose artifacts' place this machine does not know, without the variable.
+    """
+    home = os.environ.get(LEDGER)
+    if not home and (beside := registry.artifact_folder()) is not None:
+        home = f"{_local(beside)}/ledger"
+    if not home:
+        raise MobileVDError(
+            "Where the ledger of promotions lies is not said",
+            got=f"{LEDGER} is not set, and MLflow is the server {registry.sanitised(registry.tracking_uri())}",
+            allowed="a folder that everyone who promotes shares, or s3://bucket/prefix",
+            where=LEDGER,
+        )
+    return f"{home.rstrip('/')}/{_checked(model)}"
+
+
+def _version(found) -> Version:
+    return Version(found.name, str(found.version), found.run_id, found.source, dict(found.tags))
+
+
+def _local(address: str) -> Path | None:
+    parts = urlsplit(address)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(unquote(parts.path) if parts.scheme else address)
+
+
+def _checked(model: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model):
+        raise MobileVDError(
+            "No model has such a name", got=model, allowed="letters, digits, dots, dashes", where="--model"
+        )
+    return model

@@ -1,0 +1,87 @@
+"""Registered versions for the tests of promotion: bundles with gates and lineage but no network worth running."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tracking
+import yaml
+
+from mobilevd import registry, versions
+from mobilevd.artifacts import Artifact, file_sha256, seal, write_json
+from mobilevd.params import Recipe, check
+from mobilevd.stages import lineage
+
+MODEL = "mobilevd"
+ADVERSARIAL = {"steps": 1, "generator": {"lr": 1.0e-3}, "discriminator": {"lr": 1.0e-3}}
+SECTIONS = {
+    "name": "tiny",
+    "finetune": {"steps": 1, "optim": {"lr": 1.0e-3}},
+    "distill": {"adversarial": ADVERSARIAL},
+    "prune": {"keep": 1, "adversarial": ADVERSARIAL},
+    "funnel": {"adversarial": ADVERSARIAL},
+    "gates": [{"metric": "student.fvd", "max": 900.0}],
+}
+DATA = "d" * 32
+PROTOCOL = {"clips": 16, "fps": 7.0}
+
+
+@cache
+def recipe() -> Recipe:
+    return check(SECTIONS)
+
+
+def report(**changes) -> dict[str, Any]:
+    rows = [{"metric": "student.fvd", "passed": True}]
+    told = {"verdict": "passed", "recipe": recipe().digest, "data_md5": DATA, "rows": rows, "fingerprint": PROTOCOL}
+    return told | changes
+
+
+def offer(workdir: Path, fill: Callable[[Path], Any] | None = None) -> str:
+    """Register a bundle whose stages, gate report and lineage fit together; returns its version.
+
+    ``fill`` writes networks into the bundle that can be run, instead of the few bytes that stand for them.
+    """
+    gates, client = workdir / "gates", tracking.client()
+    write_json(gates / lineage.REPORT, report())
+    shipped = bundle(workdir / "bundle", seal(gates), fill or few_bytes)
+    if (experiment := client.get_experiment_by_name(MODEL)) is None:
+        made = client.create_experiment(MODEL, artifact_location=registry.artifact_folder())
+    run = client.create_run(experiment.experiment_id if experiment else made, tags={"verdict": registry.PASSED})
+    client.log_artifacts(run.info.run_id, str(gates), versions.REPORT_FOLDER)
+    return registry.register(recipe(), run.info.run_id, shipped, {})
+
+
+def few_bytes(folder: Path) -> None:
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "weights.safetensors").write_text(str(folder))
+
+
+def bundle(folder: Path, gates: Artifact, fill: Callable[[Path], Any]) -> Artifact:
+    fill(folder)
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "quantized.onnx").write_text("graph")
+    write_json(folder / lineage.REPORT, report())
+    (folder / lineage.RECIPE).write_text(yaml.safe_dump(recipe().model_dump(mode="json")))
+    network = lineage.sealed_sha256({f"unet/{p.name}": file_sha256(p) for p in (folder / "unet").iterdir()})
+    onnx = lineage.sealed_sha256({"quantized.onnx": file_sha256(folder / "onnx" / "quantized.onnx")})
+    stages = {
+        "funnel": {"artifacts": {"network": network}},
+        "quantize": {"artifacts": {"onnx": onnx}},
+        "gate": {"artifacts": {"gates": gates.sha256}, "parents": {"funnel.network": network, "quantize.onnx": onnx}},
+    }
+    told = {"recipe": {"name": "tiny", "sha256": recipe().digest}, "data_md5": DATA, "stages": stages}
+    write_json(folder / lineage.LINEAGE, told)
+    return seal(folder)
+
+
+def stored(version: str) -> Path:
+    """The bundle's folder in the store."""
+    with versions.bundle(versions.find(MODEL, version)) as folder:
+        return folder
+
+
+def edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -1,0 +1,51 @@
+"""The promotion as a flow: a version that animates becomes champion; a refusal ends with an error code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import candidates
+import pytest
+import tiny_svd
+import tracking
+import yaml
+
+from mobilevd import versions
+from mobilevd.stages import promote
+
+FLOW = str(Path(__file__).resolve().parents[2] / "flows" / "promote_flow.py")
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAFLOW_USER", "tests")
+    monkeypatch.delenv(versions.LEDGER, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(candidates.recipe().model_dump(mode="json")))
+    return tracking.use(tmp_path / "store", monkeypatch)
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, FLOW, "--config", "recipe", "recipe.yaml", *words], capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.mark.slow
+def test_a_version_that_animates_becomes_champion_and_a_second_run_finds_no_candidate(store, tmp_path):
+    version = candidates.offer(tmp_path / "run", tiny_svd.write_bundle)
+    done = run("run", "--version", version, "--why", "first of all")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    [entry] = promote.ledger("mobilevd").history()
+    assert (entry.to_version, entry.why) == (version, "first of all")
+    assert entry.line in done.stdout
+    assert versions.aliases("mobilevd") == {"champion": version}
+    again = run("run")
+    assert again.returncode != 0
+    assert "This version is the champion already" in again.stdout + again.stderr
+    assert promote.ledger("mobilevd").history() == [entry]
+
+
+def test_every_step_says_what_it_does(store):
+    shown = " ".join(run("show").stdout.split())
+    assert all(words in shown for words in ("Choose the version", "Re-hash the bundle", "next entry", "webhook"))
