@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from mobilevd import cli_registry
 from mobilevd.errors import MobileVDError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(cli_registry.app, name="registry")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -27,17 +29,37 @@ def sample_data(
 @app.command()
 def cost(
     ladder: Annotated[bool, typer.Option("--ladder", help="The paper's rows at SVD's full size.")] = False,
+    ablations: Annotated[bool, typer.Option("--ablations", help="The paper's ablations, with their recipes.")] = False,
     model: Annotated[Path | None, typer.Option(help="A network's folder (unet/ of a bundle or of a stage).")] = None,
     width: Annotated[int, typer.Option(help="Clip width in pixels, with --model.")] = 512,
     height: Annotated[int, typer.Option(help="Clip height in pixels, with --model.")] = 256,
+    split: Annotated[bool, typer.Option("--split", help="By kind of layer.")] = False,
+    with_encoders: Annotated[
+        bool, typer.Option("--with-encoders", help="Add autoencoder and image encoder to a clip, with --ladder.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The documents' table of ladder or ablations.")] = False,
     as_json: Json = False,
 ) -> None:
-    """FLOPs and parameters: of the paper's ladder, or of one network on disk; nothing is run."""
+    """FLOPs and parameters: of the paper's ladder or ablations, or of one network on disk; nothing is run."""
     from mobilevd.stages import costs
 
-    if ladder == (model is not None):
-        raise MobileVDError("Say what to count", got=f"--ladder {ladder}, --model {model}", allowed="one of the two")
-    _print(costs.ladder_rows() if ladder else [costs.model_row(model, width, height)], as_json)
+    asked = f"--ladder {ladder}, --ablations {ablations}, --model {model}"
+    if ladder + ablations + (model is not None) != 1:
+        raise MobileVDError("Say what to count", got=asked, allowed="one of the three")
+    wrong = (with_encoders and not ladder) or (markdown and (model is not None or with_encoders or split or as_json))
+    if wrong:
+        allowed = "--with-encoders with --ladder; --markdown with --ladder or --ablations, and by itself"
+        raise MobileVDError("These options do not go together", got=asked, allowed=allowed)
+    if ladder:
+        rows = costs.ladder_rows(with_encoders)
+    else:
+        rows = costs.ablation_rows() if ablations else [costs.model_row(model, width, height)]
+    if markdown:
+        typer.echo(costs.ladder_markdown(rows) if ladder else costs.ablations_markdown(rows))
+    elif as_json:
+        _print(rows, as_json)
+    else:
+        _print(costs.split_rows(rows) if split else costs.whole_rows(rows), as_json)
 
 
 @app.command()
@@ -46,12 +68,21 @@ def evaluate(
     generated: Annotated[Path, typer.Option(help="A folder of generated videos.")],
     frames: Annotated[int, typer.Option(help="Frames per clip.", min=9, max=64)] = 14,
     fps: Annotated[float, typer.Option(help="Frames per second to read them at.", min=0.1)] = 7.0,
+    report: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.json"),
+    against: Annotated[Path | None, typer.Option(help="An earlier report, of the same protocol.")] = None,
     as_json: Json = False,
 ) -> None:
-    """FVD, KVD and motion between two folders of videos, the first clip of each file."""
+    """FVD, KVD and motion between two folders of videos, the first clip of each file, with 95 % intervals."""
+    from mobilevd.evaluation import report as reports
     from mobilevd.stages import compare
 
-    _print([compare.folders(real, generated, frames, fps)], as_json)
+    earlier = reports.read(against) if against else None
+    made = compare.folders(real, generated, frames, fps)
+    made.save(report)
+    if earlier:
+        _print(reports.against(made, earlier), as_json)
+    else:
+        _print([compare.row(made)] if as_json else compare.table(made), as_json)
 
 
 @app.command()

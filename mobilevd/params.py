@@ -1,5 +1,6 @@
 """The only reader of a recipe: YAML in, frozen typed sections out; every mistake is found before any step runs.
 
+``from: recipes/mobilevd.yaml`` starts from another recipe, by its path in the project, and overrides single keys.
 Keeps: an unknown key, a wrong type or an impossible size is an error that says what, got, allowed and where
 (``tests/test_params.py``).
 """
@@ -13,11 +14,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mobilevd.errors import RecipeError
+from mobilevd.packages import project_root
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+FROM = "from"
+THRESHOLDS = ("max", "min")
+COMPARISONS = ("max_ratio", "max_worse", "max_worse_percent", "min_better", "min_better_percent")
 
 
 class Section(BaseModel):
@@ -109,34 +115,67 @@ class Adversarial(Section):
 
 
 class Multiscale(Section):
-    """Temporal multiscaling: how the frame axis is halved inside the network."""
+    """How multiscaling halves its axes (frames, or height and width) inside the network."""
 
     down: Literal["max", "average", "stride"] = "max"
 
 
 class Distill(Section):
-    """Adversarial distillation to one evaluation, with temporal multiscaling."""
+    """Adversarial distillation to one evaluation, with temporal or spatial multiscaling, both or neither."""
 
-    apply: tuple[Literal["temporal_multiscale"], ...] = ("temporal_multiscale",)
+    apply: tuple[Literal["temporal_multiscale", "spatial_multiscale"], ...] = ("temporal_multiscale",)
     temporal_multiscale: Multiscale = Multiscale()
+    spatial_multiscale: Multiscale = Multiscale()
     adversarial: Adversarial
 
 
 class Prune(Section):
-    """Temporal block pruning: keep the ``keep`` most important temporal blocks, learned under the adversarial loss."""
+    """Temporal block pruning: ``keep`` blocks stay, or as many as fit into ``keep_tflops`` of one whole evaluation.
 
-    keep: Annotated[int, Field(ge=0)]
+    ``by``: importances ``learned`` by sampling, or gates under an ``l1`` penalty, both at ``importance_lr``; the
+    ``magnitude`` 1 − α of the blend; ``random``. ``rank`` weighs an importance by what the block costs, or not.
+    """
+
+    by: Literal["learned", "l1", "magnitude", "random"] = "learned"
+    keep: Annotated[int, Field(ge=0)] | None = None
+    keep_tflops: Positive | None = None
+    rank: Literal["importance", "importance_per_tflop"] = "importance"
     importance_lr: Positive = 0.05
+    l1_weight: Positive | None = None
     adversarial: Adversarial
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Prune":
+        if (self.keep is None) == (self.keep_tflops is None):
+            raise ValueError("give exactly one of keep (blocks) and keep_tflops (10^12 operations)")
+        if (self.l1_weight is None) == (self.by == "l1"):
+            raise ValueError("by: l1 and l1_weight go together")
+        return self
 
 
 class Funnel(Section):
-    """Channel funnels on self-attention: kept share of each head's channels, trained unmerged, merged at the end."""
+    """Narrower layers: funnels between two of them, or each matrix cut by itself; ``fun_factor`` is the share kept.
 
+    ``layers``: self-attention's heads, conv1 → conv2 of the ResBlocks, or both. ``data_aware``: CSI weighted by what
+    flows in ``calibration_clips``, with ranks from one budget. ``merge``: into the neighbours after training or before.
+    """
+
+    kind: Literal["funnel", "truncated"] = "funnel"
+    layers: Literal["attention", "convolution", "both"] = "attention"
     fun_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     where: Literal["spatial", "temporal", "all"] = "spatial"
-    init: Literal["csi", "he"] = "csi"
+    init: Literal["csi", "he", "data_aware"] = "csi"
+    calibration_clips: Count = 4
+    merge: Literal["after", "before"] = "after"
     adversarial: Adversarial
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Funnel":
+        if self.kind == "truncated" and (self.layers, self.init, self.merge) != ("attention", "csi", "after"):
+            raise ValueError("kind: truncated cuts attention only, and has neither an init nor a merge to choose")
+        if self.init == "data_aware" and self.layers != "attention":
+            raise ValueError("init: data_aware needs layers: attention (between convolutions lies a nonlinearity)")
+        return self
 
 
 class Quantize(Section):
@@ -168,22 +207,41 @@ class Evaluate(Section):
 
 
 class Gate(Section):
-    """One condition on one metric: at most ``max``, at least ``min``, or at most ``max_ratio`` times ``of``."""
+    """One condition on one metric: a threshold, or a comparison with ``of``.
+
+    ``max``, ``min``: thresholds. ``max_ratio``: at most so many times ``of``. ``max_worse``, ``max_worse_percent``: no
+    more than that worse than ``of``. ``min_better``, ``min_better_percent``: at least that much better. ``of``: another
+    metric of the run, ``teacher`` (the teacher's figure of that name) or ``champion`` (the champion's same metric).
+    ``better``: which way is better. ``by``: judged by the figure itself, or by all of its 95 % interval.
+    """
 
     metric: str
     max: Finite | None = None
     min: Finite | None = None
     max_ratio: Positive | None = None
+    max_worse: NotNegative | None = None
+    max_worse_percent: NotNegative | None = None
+    min_better: NotNegative | None = None
+    min_better_percent: NotNegative | None = None
     of: str | None = None
+    better: Literal["lower", "higher"] = "lower"
+    by: Literal["point", "interval"] = "point"
     why: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of the one limit that is given."""
+        return next(name for name in (*THRESHOLDS, *COMPARISONS) if getattr(self, name) is not None)
 
     @model_validator(mode="after")
     def _one_limit(self) -> "Gate":
-        limits = [self.max, self.min, self.max_ratio]
-        if sum(x is not None for x in limits) != 1:
-            raise ValueError("give exactly one of max, min, max_ratio")
-        if (self.max_ratio is None) != (self.of is None):
-            raise ValueError("max_ratio and of go together")
+        given = [name for name in (*THRESHOLDS, *COMPARISONS) if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join((*THRESHOLDS, *COMPARISONS))}")
+        if (given[0] in COMPARISONS) != (self.of is not None):
+            raise ValueError(f"{', '.join(COMPARISONS)} and of go together")
+        if self.better == "higher" and given[0] in (*THRESHOLDS, "max_ratio"):
+            raise ValueError(f"{given[0]} says itself which way is better")
         return self
 
 
@@ -225,7 +283,7 @@ def load(path: str | Path) -> Recipe:
         raise RecipeError(
             "The recipe does not exist", got=str(path), allowed="a YAML file", where="--config recipe FILE"
         )
-    return check(_mapping(path.read_bytes(), str(path)), str(path))
+    return check(_mapping(path.read_bytes(), str(path), (path.resolve(),)), str(path))
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -241,14 +299,37 @@ def check(values: dict[str, Any], where: str = "recipe") -> Recipe:
         raise RecipeError(_headline(error), where=where) from None
 
 
-def _mapping(text: str | bytes, where: str) -> dict[str, Any]:
+def _mapping(text: str | bytes, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe's text, laid over those of the recipe that it is ``from``; ``above``: who asked for it."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError("The recipe is not YAML", got=str(error), allowed="YAML", where=where) from None
     if not isinstance(values, dict):
         raise RecipeError("The recipe is not a mapping", got=values, allowed="sections as in params.yaml", where=where)
-    return values
+    if FROM not in values:
+        return values
+    start = _start(values.pop(FROM), where, above)
+    if "name" not in values:
+        raise RecipeError("A recipe that starts from another needs its own name", allowed="name: ...", where=where)
+    return _laid_over(_mapping(start.read_bytes(), str(start), (*above, start)), values)
+
+
+def _start(named: Any, where: str, above: tuple[Path, ...]) -> Path:
+    path = (project_root() / named).resolve() if isinstance(named, str) else None
+    if path is None or not path.is_file():
+        allowed = f"a recipe's path in {project_root()}, or an absolute one"
+        raise RecipeError("The recipe to start from does not exist", got=named, allowed=allowed, where=where)
+    if path in above:
+        chain = " → ".join(map(str, (*above, path)))
+        raise RecipeError("Recipes start from each other in a circle", got=chain, allowed="an end", where=where)
+    return path
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections are merged key by key; any other value, a list too, replaces the one below."""
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], dict) and isinstance(above[key], dict)}
+    return {**below, **above, **{key: _laid_over(below[key], above[key]) for key in both}}
 
 
 def _headline(error: ValidationError) -> str:

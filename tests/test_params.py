@@ -118,6 +118,28 @@ def test_date_is_refused_as_any_other_wrong_type(values):
     assert "seed: got '2024-01-01'" in told
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"keep_tflops": 4.64}, "exactly one of keep"),
+        ({"keep": None}, "exactly one of keep"),
+        ({"by": "l1"}, "by: l1 and l1_weight go together"),
+        ({"l1_weight": 0.1}, "by: l1 and l1_weight go together"),
+        ({"by": "gradient"}, "'learned', 'l1', 'magnitude' or 'random'"),
+        ({"rank": "cost"}, "'importance' or 'importance_per_tflop'"),
+        ({"keep": None, "keep_tflops": 0.0}, "greater than 0"),
+    ],
+)
+def test_pruning_has_one_budget_and_one_way_to_rank(values, changes, reason):
+    values["prune"] |= changes
+    assert reason in refusal(values)
+
+
+def test_pruning_by_cost_needs_no_number_of_blocks(values):
+    values["prune"] |= {"keep": None, "keep_tflops": 4.64, "rank": "importance_per_tflop", "by": "l1", "l1_weight": 0.1}
+    assert params.check(values, "here").prune.keep_tflops == 4.64
+
+
 def test_missing_key_is_named(values):
     del values["finetune"]["optim"]["lr"]
     assert "finetune.optim.lr: missing; it has no default" in refusal(values)
@@ -129,7 +151,7 @@ def test_all_mistakes_are_told_at_once(values):
     put(values, "oops", 1)
     del values["prune"]["keep"]
     told = refusal(values)
-    assert all(f"  {key}: " in told for key in ("clip.width", "finetune.optim.lr", "oops", "prune.keep"))
+    assert all(f"  {key}: " in told for key in ("clip.width", "finetune.optim.lr", "oops", "prune"))
     assert len(told.splitlines()) == 1 + 4 + 1
 
 
@@ -147,8 +169,12 @@ def test_message_says_what_got_allowed_and_where(values):
     [
         ({"metric": "a"}, "exactly one of max, min, max_ratio"),
         ({"metric": "a", "max": 1.0, "min": 0.0}, "exactly one of max, min, max_ratio"),
-        ({"metric": "a", "max_ratio": 1.1}, "max_ratio and of go together"),
-        ({"metric": "a", "max": 1.0, "of": "b"}, "max_ratio and of go together"),
+        ({"metric": "a", "max_ratio": 1.1}, "and of go together"),
+        ({"metric": "a", "max": 1.0, "of": "b"}, "and of go together"),
+        ({"metric": "a", "max_worse": 1.0}, "and of go together"),
+        ({"metric": "a", "max_worse": -1.0, "of": "champion"}, "greater than or equal to 0"),
+        ({"metric": "a", "max": 1.0, "better": "higher"}, "max says itself which way is better"),
+        ({"metric": "a", "max": 1.0, "by": "median"}, "'point' or 'interval'"),
         ({"metric": "a", "max": float("inf")}, "finite"),
     ],
 )
@@ -174,6 +200,7 @@ def test_digest_does_not_depend_on_the_order_of_keys_or_on_written_defaults(valu
 
 
 ONE_CHOICE = {"apply", "weights", "op"}  # literals of a single value
+GO_WITH_ANOTHER = {"keep_tflops", "l1_weight"}  # refused beside keep, and beside by: learned
 
 
 def leaves(node, path=()):
@@ -190,7 +217,25 @@ def other(value) -> list:
         return ["changed", 0.5]
     if isinstance(value, int | float):
         return [value + 64, value + 1, value - 1, value * 0.5]
-    return ["spatial", "temporal", "average", "cosine", "constant", "uint8", "uint16", "he", "csi", "all", f"{value}x"]
+    return [
+        "spatial",
+        "temporal",
+        "average",
+        "cosine",
+        "constant",
+        "uint8",
+        "uint16",
+        "he",
+        "csi",
+        "all",
+        "both",
+        "truncated",
+        "before",
+        "interval",
+        "random",
+        "importance_per_tflop",
+        f"{value}x",
+    ]
 
 
 def test_digest_changes_with_every_single_value():
@@ -214,11 +259,11 @@ def test_digest_changes_with_every_single_value():
         else:
             unchanged.append(".".join(str(p) for p in path))
     assert len(seen) > 80
-    assert [name for name in unchanged if not ONE_CHOICE & set(name.split("."))] == [
-        f"gates.{i}.{key}"  # a second limit beside the first is refused, and so is "of" without max_ratio
+    assert [name for name in unchanged if not (ONE_CHOICE | GO_WITH_ANOTHER) & set(name.split("."))] == [
+        f"gates.{i}.{key}"  # a second limit beside the first is refused, and so is "of" or "better" beside a threshold
         for i in range(len(whole["gates"]))
-        for key in ("max", "min", "max_ratio", "of")
-        if whole["gates"][i][key] is None
+        for key in (*params.THRESHOLDS, *params.COMPARISONS, "of", "better")
+        if whole["gates"][i][key] is None or key == "better"
     ]
 
 
@@ -248,3 +293,77 @@ def test_file_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("name: größe\n".encode("latin-1"))
     with pytest.raises(RecipeError, match="not YAML"):
         params.load(tmp_path / "latin.yaml")
+
+
+@pytest.fixture
+def start(values, tmp_path) -> Path:
+    """A file with the smallest recipe, for others to start from."""
+    path = tmp_path / "start.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def test_recipe_from_another_overrides_single_keys_and_replaces_lists(values, start, tmp_path):
+    own = {"from": str(start), "name": "own", "prune": {"keep": 3}, "finetune": {"apply": [], "optim": {"lr": 2.0}}}
+    put(values, "name", "own")
+    put(values, "prune.keep", 3)
+    put(values, "finetune.apply", [])
+    put(values, "finetune.optim.lr", 2.0)
+    assert params.parse(yaml.safe_dump(own)) == params.check(values).model_dump(mode="json")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    assert params.load(tmp_path / "own.yaml") == params.check(values)
+
+
+def test_recipe_to_start_from_is_found_in_the_project_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    parsed = params.parse("from: recipes/mobilevd.yaml\nname: own\nseed: 7")
+    assert parsed == params.load(ROOT / "recipes" / "mobilevd.yaml").model_dump(mode="json") | {
+        "name": "own",
+        "seed": 7,
+    }
+
+
+def test_recipes_may_start_from_each_other_in_a_row(values, start, tmp_path):
+    (tmp_path / "middle.yaml").write_text(f"from: {start}\nname: middle\nseed: 5\nprune: {{keep: 9}}")
+    parsed = params.parse(f"from: {tmp_path / 'middle.yaml'}\nname: top\nprune: {{keep: 2}}")
+    assert (parsed["name"], parsed["seed"], parsed["prune"]["keep"]) == ("top", 5, 2)
+
+
+def test_circle_of_recipes_is_refused_with_its_way(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(f"from: {tmp_path / other}.yaml\nname: {one}")
+    with pytest.raises(RecipeError, match=r"in a circle\n  got:     .*a\.yaml → .*b\.yaml → .*a\.yaml"):
+        params.load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("named", ["recipes/none.yaml", 7, None, "recipes", ["recipes/mobilevd.yaml"]])
+def test_recipe_to_start_from_that_is_no_file_is_refused(named):
+    with pytest.raises(RecipeError, match="to start from does not exist"):
+        params.parse(yaml.safe_dump({"from": named, "name": "own"}))
+
+
+def test_recipe_from_another_needs_a_name_of_its_own(start):
+    with pytest.raises(RecipeError, match="needs its own name"):
+        params.parse(f"from: {start}\nseed: 3")
+
+
+def test_unknown_key_in_either_recipe_is_refused(values, start):
+    with pytest.raises(RecipeError, match=r"prune\.keeps: unknown key, got 3"):
+        params.parse(yaml.safe_dump({"from": str(start), "name": "own", "prune": {"keeps": 3}}))
+    start.write_text(yaml.safe_dump(values | {"oops": 1}), encoding="utf-8")
+    with pytest.raises(RecipeError, match="oops: unknown key, got 1"):
+        params.parse(f"from: {start}\nname: own")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "truncated", "layers": "both"},
+        {"kind": "truncated", "init": "he"},
+        {"kind": "truncated", "merge": "before"},
+        {"init": "data_aware", "layers": "convolution"},
+    ],
+)
+def test_funnels_that_contradict_themselves_are_refused(values, changes):
+    values["funnel"] |= changes
+    assert "attention" in refusal(values)

@@ -10,8 +10,9 @@ from mobilevd.stages.evaluate import LABELS
 from mobilevd.svd import base as bases
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").rglob("*.yaml"))]
 SCORES = ("fvd", "fvd_to_reconstructed", "kvd", "motion_ratio", "flicker", "first_frame_copy_rate", "colour_entropy")
+SCORES += ("nan_share", "blank_share", "colour_entropy_ratio", "loop_score", "flicker_ratio", "input_adherence")
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)

@@ -1,56 +1,85 @@
-"""What one evaluation of a network costs: floating-point operations and parameters, counted without computing anything.
+"""What one evaluation of a network costs, counted without computing anything; and the paper's ladder as data.
 
 **Source** MobileVD (arXiv 2412.07583) Tables 1, 2: one UNet evaluation, batch 1, 14 frames; 2 FLOPs per multiply-add,
-attention products included. **Keeps** every rung within 2 % of the paper's figure (``tests/evaluation/test_cost.py``).
+attention products included. **Keeps** every row near the paper's, 2 % (HD 7 %): ``tests/evaluation/test_cost.py``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilevd.errors import SurgeryError
 from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
+from mobilevd.svd import reference
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
 
-SVD = {
-    "sample_size": 96,
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "num_attention_heads": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 768,
-    "num_frames": 14,
-}
-SVD_LATENTS = (1, 14, 4, 32, 64)  # 14 frames of 512x256
-SVD_LATENTS_HD = (1, 14, 4, 72, 128)  # 14 frames of 1024x576
+KINDS = (
+    "spatial convolution",
+    "spatial attention",
+    "temporal ResBlocks",
+    "temporal attention",
+    "feed-forward",
+    "cross-attention",
+    "resampling",
+    "embeddings",
+)
+(SPATIAL_CONV, SPATIAL_ATTENTION, TEMPORAL_RES, TEMPORAL_ATTENTION, FEED_FORWARD, CROSS, RESAMPLING, EMBEDDINGS) = KINDS
+SMALL, LARGE = (512, 256), (1024, 576)  # width x height in pixels
+PIXELS_PER_LATENT = 8
+Edit = Callable[[VideoUNet], object]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One evaluation of a network: ``tflops`` in 10^12 floating-point operations, ``params_m`` in 10^6 parameters."""
+    """One evaluation of a network by kind of layer: floating-point operations and parameters; the totals are sums."""
 
-    tflops: float
-    params_m: float
+    flops: dict[str, int]
+    params: dict[str, int]
+
+    @property
+    def tflops(self) -> float:
+        """10^12 floating-point operations."""
+        return sum(self.flops.values()) / 1e12
+
+    @property
+    def params_m(self) -> float:
+        """10^6 parameters."""
+        return sum(self.params.values()) / 1e6
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One row of the paper's ladder: the file that makes it, the paper's TFLOPs, and our count."""
+    """One row of the paper's Table 1: the edits so far, the clip's size, the paper's figures, the module that makes it.
 
-    name: str
-    file: str
+    ``nfe``: evaluations per clip, 25 steps x 2 guidance passes until distilled; ``paper_fvd`` at 7 fps.
+    """
+
+    row: str
+    edits: tuple[Edit, ...]
+    size: tuple[int, int]
+    nfe: int
     paper_tflops: float
-    cost: Cost
+    paper_fvd: int
+    module: str
 
     @property
-    def deviation(self) -> float:
-        """(ours − paper) / paper."""
-        return self.cost.tflops / self.paper_tflops - 1.0
+    def file(self) -> str:
+        """Where the row is made."""
+        return f"mobilevd/{self.module}.py"
+
+    @property
+    def test(self) -> str:
+        """Where it is shown to be exact."""
+        room, name = self.module.split("/")
+        return f"tests/{room}/test_{name}.py"
+
+    @property
+    def cost(self) -> Cost:
+        """Our count."""
+        return counted(self.edits, self.size)
 
 
 def count(unet: VideoUNet, latents: Sequence[int]) -> Cost:
@@ -73,36 +102,97 @@ def count(unet: VideoUNet, latents: Sequence[int]) -> Cost:
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in unet.state_dict().items()}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(unet, shapes, given)
-    return Cost(counter.get_total_flops() / 1e12, sum(p.numel() for p in unet.parameters()) / 1e6)
+    return Cost(_by_kind(_own(counter)), _by_kind((name, p.numel()) for name, p in unet.named_parameters()))
 
 
-def ladder() -> list[Rung]:
-    """SVD at 14 x 512x256 under the paper's edits, one after the other, and SVD at 1024x576."""
-    return list(_rungs())
+def kind(name: str) -> str:
+    """Which of ``KINDS`` the module or parameter ``name`` of a VideoUNet belongs to."""
+    parts = set(name.split("."))
+    if "resnets" in parts:
+        return TEMPORAL_RES if parts & {"temporal_res_block", "time_mixer"} else SPATIAL_CONV
+    if parts & {"downsamplers", "upsamplers"}:
+        return RESAMPLING
+    if "attentions" not in parts:
+        return SPATIAL_CONV if parts & {"conv_in", "conv_norm_out", "conv_out"} else EMBEDDINGS
+    if parts & {"attn2", "norm2"}:
+        return CROSS
+    if parts & {"ff", "ff_in", "norm_in", "norm3"}:
+        return FEED_FORWARD
+    temporal = parts & {"temporal_transformer_blocks", "time_pos_embed", "time_mixer"}
+    return TEMPORAL_ATTENTION if temporal else SPATIAL_ATTENTION
 
 
-def _rungs() -> Iterator[Rung]:
-    with torch.device("meta"):
-        unet = VideoUNet(**SVD)
-    yield Rung("SVD 1024x576", "svd/unet.py", 45.43, count(unet, SVD_LATENTS_HD))
-    yield Rung("SVD 512x256", "svd/unet.py", 8.60, count(unet, SVD_LATENTS))
-    cross_attention.apply(unet)
-    yield Rung("+ optimized cross-attention", "method/cross_attention.py", 8.24, count(unet, SVD_LATENTS))
-    temporal_multiscale.apply(unet)
-    yield Rung("+ temporal multiscaling", "method/temporal_multiscale.py", 5.42, count(unet, SVD_LATENTS))
-    temporal_pruning.remove(unet, paper_keep(unet))
-    yield Rung("+ temporal block pruning", "method/temporal_pruning.py", 4.64, count(unet, SVD_LATENTS))
-    channel_funnel.narrow(unet, 0.5, "spatial")
-    yield Rung("+ channel funneling", "method/channel_funnel.py", 4.34, count(unet, SVD_LATENTS))
+@cache
+def counted(edits: tuple[Edit, ...], size: tuple[int, int] = SMALL) -> Cost:
+    """SVD's network under ``edits``, one after the other, on 14 frames of ``size`` pixels."""
+    unet = reference.unet()
+    for edit in edits:
+        edit(unet)
+    width, height = size
+    frames, channels = reference.UNET["num_frames"], reference.UNET["out_channels"]
+    return count(unet, (1, frames, channels, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT))
 
 
-def paper_keep(unet: VideoUNet) -> list[str]:
-    """11 of SVD's 38 temporal blocks: 5 transformers at level 0, 5 at level 1 and 1 at level 2.
+def paper_keep(unet: VideoUNet, n: int = 11) -> list[str]:
+    """``n`` of SVD's 38 temporal blocks, transformers before ResBlocks and large pictures before small ones.
 
-    Deviates: the paper does not print its layout; this one has its budget (30 % of the blocks) and its FLOPs.
+    Deviates: the paper prints no layout; this one has its FLOPs. The 11 are the transformers of levels 0 and 1, and one
+    of level 2.
     """
-    outer = ("down_blocks.0.att", "up_blocks.3.att", "down_blocks.1.att", "up_blocks.2.att", "up_blocks.1.attentions.0")
-    return [name for name in temporal_blocks(unet) if name.startswith(outer)]
+    levels = ("down_blocks.0", "up_blocks.3", "down_blocks.1", "up_blocks.2", "up_blocks.1", "down_blocks.2", "")
+    places = [f"{level}.{half}" if level else half for half in ("attentions", "resnets") for level in levels]
+    names = list(temporal_blocks(unet))
+    first = sorted(names, key=lambda name: next(i for i, place in enumerate(places) if place in name))[:n]
+    return [name for name in names if name in first]
+
+
+def prune(unet: VideoUNet, n: int = 11) -> None:
+    """``n`` of 38 temporal blocks stay."""
+    temporal_pruning.remove(unet, paper_keep(unet, n))
+
+
+def funnel(unet: VideoUNet) -> None:
+    """The final model's funnels: half of the channels of every spatial self-attention head."""
+    channel_funnel.narrow(unet, 0.5, "spatial")
+
+
+_CROSS = (cross_attention.apply,)
+_FRAMES = (*_CROSS, temporal_multiscale.apply)
+_PRUNED = (*_FRAMES, prune)
+_FUNNELED = (*_PRUNED, funnel)
+
+LADDER = (
+    Rung("SVD 1024x576", (), LARGE, 50, 45.43, 149, "svd/unet"),
+    Rung("MobileVD-HD 1024x576", _FUNNELED, LARGE, 1, 23.63, 184, "method/surgery"),
+    Rung("SVD 512x256", (), SMALL, 50, 8.60, 476, "svd/unet"),
+    Rung("+ low-resolution finetuning", (), SMALL, 50, 8.60, 196, "method/low_resolution"),
+    Rung("+ optimized cross-attention", _CROSS, SMALL, 50, 8.24, 196, "method/cross_attention"),
+    Rung("+ adversarial finetuning", _CROSS, SMALL, 1, 8.24, 168, "method/adversarial"),
+    Rung("+ temporal multiscaling", _FRAMES, SMALL, 1, 5.42, 156, "method/temporal_multiscale"),
+    Rung("+ temporal block pruning", _PRUNED, SMALL, 1, 4.64, 150, "method/temporal_pruning"),
+    Rung("+ channel funneling", _FUNNELED, SMALL, 1, 4.34, 171, "method/channel_funnel"),
+)
+
+
+def _own(counter: FlopCounterMode) -> Iterable[tuple[str, int]]:
+    """Module name → operations made in it and in no module inside it; they add up to the network's."""
+    totals = {name: sum(of.values()) for name, of in counter.get_flop_counts().items() if name != "Global"}
+    own = dict(totals)
+    for name, total in totals.items():
+        above = name
+        while "." in above:
+            above = above.rpartition(".")[0]
+            if above in totals:
+                own[above] -= total
+                break
+    return own.items()
+
+
+def _by_kind(amounts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    split = dict.fromkeys(KINDS, 0)
+    for name, amount in amounts:
+        split[kind(name)] += amount
+    return split
 
 
 def _context_width(cross_attention_dim: int | Sequence[int]) -> int:

@@ -1,6 +1,6 @@
-"""What networks cost, as rows of a table: the paper's ladder beside our count, or one network on disk.
+"""What networks cost, as rows of a table: the paper's ladder and ablations beside our count, or one network on disk.
 
-**Source** paper Table 1 · **Keeps** nothing is run and no weights are read (``tests/stages/test_costs.py``).
+**Source** paper Tables 1, 3–6 · **Keeps** nothing is run and no weights are read (``tests/stages/test_costs.py``).
 """
 
 import json
@@ -10,31 +10,108 @@ import torch
 
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.evaluation import cost
+from mobilevd.evaluation.ablations import ABLATIONS
+from mobilevd.evaluation.cost import KINDS, LADDER, Cost
+from mobilevd.evaluation.encoder_cost import encodings
 from mobilevd.method import surgery
 
-EVALUATIONS = {  # network evaluations of one clip, paper Table 1: 25 steps x 2 passes until it is distilled
-    "SVD 1024x576": 50,
-    "SVD 512x256": 50,
-    "+ optimized cross-attention": 50,
-    "+ temporal multiscaling": 1,
-    "+ temporal block pruning": 1,
-    "+ channel funneling": 1,
-}
 SVD_DOWNSCALE = 8
+RECIPES = "recipes/ablations"
 
 
-def ladder_rows() -> list[dict]:
-    """The paper's rows at SVD's full size: TFLOPs of one evaluation (paper's, ours) and 10^6 parameters."""
+def ladder_rows(with_encoders: bool = False) -> list[dict]:
+    """The paper's Table 1 at SVD's full size: TFLOPs of one evaluation and of a clip, 10^6 parameters.
+
+    ``clip_tflops`` is nfe times one evaluation, guidance passes counted; ``with_encoders`` adds autoencoder and image
+    encoder to it, and names each in a column of its own.
+    """
+    rows = []
+    for rung in LADDER:
+        around = {f"{item.row}, tflops": item.tflops for item in encodings(rung.size)} if with_encoders else {}
+        rows.append(
+            {
+                "row": rung.row,
+                "size": f"{rung.size[0]}x{rung.size[1]}",
+                "nfe": rung.nfe,
+                "paper_tflops": rung.paper_tflops,
+                **_figures(rung.cost),
+                "clip_tflops": rung.nfe * rung.cost.tflops + sum(around.values()),
+                **around,
+                "paper_fvd_7fps": rung.paper_fvd,
+                "file": rung.file,
+                "test": rung.test,
+                "split": _split(rung.cost),
+            }
+        )
+    return rows
+
+
+def ablation_rows() -> list[dict]:
+    """The paper's ablations: table → recipe → the paper's TFLOPs and FVD (25 fps) → our count."""
     return [
         {
-            "row": rung.name,
-            "size": "1024x576" if "1024x576" in rung.name else "512x256",
-            "nfe": EVALUATIONS[rung.name],
-            "paper_tflops": rung.paper_tflops,
-            "tflops": rung.cost.tflops,
-            "params_m": rung.cost.params_m,
+            "table": item.table,
+            "row": item.row,
+            "recipe": f"{RECIPES}/{item.recipe}.yaml" if item.recipe else None,
+            "paper_tflops": item.paper_tflops,
+            **_figures(item.cost),
+            "miss": item.miss,
+            "paper_fvd_25fps": item.paper_fvd,
+            "split": _split(item.cost),
         }
-        for rung in cost.ladder()
+        for item in ABLATIONS
+    ]
+
+
+def ladder_markdown(rows: list[dict]) -> str:
+    """The table of the README, made of ``ladder_rows``."""
+    head = ("row (cumulative)", "file in `mobilevd/`", "test in `tests/`", "paper TFLOPs", "ours", "evaluations")
+    body = [
+        (
+            row["row"],
+            f"`{row['file'].removeprefix('mobilevd/')}`",
+            f"`{row['test'].removeprefix('tests/')}`",
+            f"{row['paper_tflops']:.2f}",
+            f"{row['tflops']:.2f}",
+            str(row["nfe"]),
+            f"{row['clip_tflops']:.1f}",
+            f"{row['params_m']:.1f}",
+            str(row["paper_fvd_7fps"]),
+        )
+        for row in rows
+    ]
+    return _markdown((*head, "ours, a clip", "params, M", "paper FVD, 7 fps"), body)
+
+
+def ablations_markdown(rows: list[dict]) -> str:
+    """The table of docs/paper_map.md, made of ``ablation_rows``."""
+    body = [
+        (
+            row["table"],
+            row["row"],
+            f"`{row['recipe']}`" if row["recipe"] else "–",
+            "–" if row["paper_tflops"] is None else str(row["paper_tflops"]),
+            f"{row['tflops']:.3f}",
+            f"{row['params_m']:.1f}",
+            str(row["paper_fvd_25fps"]),
+        )
+        for row in rows
+    ]
+    return _markdown(("ablation", "row", "recipe", "paper TFLOPs", "ours", "params, M", "paper FVD, 25 fps"), body)
+
+
+def whole_rows(rows: list[dict]) -> list[dict]:
+    """The rows without what does not fit into a terminal: the split, and the files."""
+    return [{key: value for key, value in row.items() if key not in ("split", "file", "test")} for row in rows]
+
+
+def split_rows(rows: list[dict]) -> list[dict]:
+    """Each row's TFLOPs and 10^6 parameters by kind of layer, as text, its totals last."""
+    return [
+        {"TFLOPs, params M": row["row"]}
+        | {kind: f"{part['flops'] / 1e12:.3f}\n{part['params'] / 1e6:.1f}" for kind, part in row["split"].items()}
+        | {"total": f"{row['tflops']:.3f}\n{row['params_m']:.1f}"}
+        for row in rows
     ]
 
 
@@ -58,9 +135,24 @@ def model_row(folder: Path, width: int, height: int) -> dict:
         "row": Path(folder).resolve().name,
         "size": f"{width}x{height}",
         "latents": " x ".join(str(n) for n in latents),
-        "tflops": counted.tflops,
-        "params_m": counted.params_m,
+        **_figures(counted),
+        "split": _split(counted),
     }
+
+
+def _markdown(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *body)).replace(
+        " --- ", "---"
+    )
+
+
+def _figures(counted: Cost) -> dict[str, float]:
+    return {"tflops": counted.tflops, "params_m": counted.params_m}
+
+
+def _split(counted: Cost) -> dict[str, dict[str, int]]:
+    """Kind → operations and parameters, as whole numbers: they add up exactly."""
+    return {kind: {"flops": counted.flops[kind], "params": counted.params[kind]} for kind in KINDS}
 
 
 def _unet_folder(folder: Path) -> Path:

@@ -54,12 +54,15 @@ def denoise(
     """D(x_t; σ, c) = c_skip x_t + c_out F(c_in x_t ‖ image; c_noise, c), the estimate x̂0.
 
     Args:
-        unet: ``forward(sample B F 2C H W, timestep (B,), tokens B 1 D, ids B 3) -> B F C H W``.
+        unet: ``forward(sample B F 2C H W, timestep (B,), tokens B 1 D, ids B 3) -> B F C H W``; one with a ``dtype``
+            of its own computes in it, all around it stays as it is.
         x_t: noisy scaled latents x0 + σ ε. image_latents: the first frame's raw latents, repeated over frames here.
     """
     c_skip, c_out, c_in, c_noise = precondition(sigma)
     sample = conditioned(over_frames(c_in) * x_t, image_latents)
-    return over_frames(c_skip) * x_t + over_frames(c_out) * unet(sample, c_noise, tokens, ids)
+    own = getattr(unet, "dtype", sample.dtype)
+    output = unet(sample.to(own), c_noise, tokens.to(own), ids).to(sample.dtype)
+    return over_frames(c_skip) * x_t + over_frames(c_out) * output
 
 
 def conditioned(x: Latents, image_latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F C2 H W"]:

@@ -1,6 +1,6 @@
-"""SVD's UNet with a forward of our own: embed → down → mid → up → out, and two points where the frame axis may change.
+"""SVD's UNet with a forward of our own: embed → down → mid → up → out, and two points where frames and size may change.
 
-**Source** SVD (arXiv 2311.15127), diffusers. **Changes** the output is a plain tensor; ``frame_down`` and ``frame_up``.
+**Source** SVD (arXiv 2311.15127), diffusers. **Changes** a plain tensor comes out; ``frame_…`` and ``space_…`` points.
 **Keeps** bits, gradients and keys of diffusers' own network (``tests/svd/test_unet.py``). **Axes** B F C H W.
 """
 
@@ -30,6 +30,8 @@ __all__ = [
 
 FrameDown = Callable[[Tensor, int], tuple[Tensor, int]]  # x [B·F C H W], F -> x [B·F' C H W], F'
 FrameUp = Callable[[Tensor, int, int], Tensor]  # x [B·F' C H W], F', F -> x [B·F C H W]
+SpaceDown = Callable[[Tensor], Tensor]  # x [N C H W] -> x [N C H' W']
+SpaceUp = Callable[[Tensor, tuple[int, int]], Tensor]  # x [N C H' W'], (H, W) -> x [N C H W]
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,11 @@ class Encoded:
 
 
 class VideoUNet(UNetSpatioTemporalConditionModel):
-    """diffusers' ``UNetSpatioTemporalConditionModel`` whose frame axis may shrink after down block 0.
+    """diffusers' ``UNetSpatioTemporalConditionModel`` whose frames, height and width may shrink after down block 0.
 
-    ``frame_down(x, F) -> (x, F')`` acts on down block 0's output and thereby on its last skip (they are one tensor);
-    ``frame_up(x, F', F) -> x`` acts before the last up block. Both are None, or free of parameters.
+    ``frame_down(x, F) -> (x, F')`` and ``space_down(x) -> x`` act on down block 0's output and thereby on its last skip
+    (they are one tensor); ``frame_up(x, F', F) -> x`` and ``space_up(x, (H, W)) -> x`` undo them before the last up
+    block. Each is None, or free of parameters.
     """
 
     @functools.wraps(UNetSpatioTemporalConditionModel.__init__)
@@ -72,6 +75,8 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         super().__init__(*args, **kwargs)
         self.frame_down: FrameDown | None = None
         self.frame_up: FrameUp | None = None
+        self.space_down: SpaceDown | None = None
+        self.space_up: SpaceUp | None = None
 
     def forward(
         self,
@@ -96,7 +101,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         encoder_hidden_states: Float[Tensor, "B T E"],
         added_time_ids: Float[Tensor, "B K"],
     ) -> list[Tensor]:
-        """Features [B·F' C H W] after each down block; F' is F unless ``frame_down`` changes it. No mid, no up."""
+        """Features [B·F' C H W] after each down block, as small as ``frame_down`` and ``space_down`` make them."""
         conditioning = self._embed(sample, timestep, encoder_hidden_states, added_time_ids)
         return self._down(self.conv_in(sample.flatten(0, 1)), sample.shape[1], conditioning).features
 
@@ -111,28 +116,44 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         skips, features = [x], []
         for index, block in enumerate(self.down_blocks):
             x, block_skips = block(x, **_accepted(block, told))
-            if index == 0 and self.frame_down is not None:
-                x, inner_frames = self.frame_down(x, frames)
-                block_skips, told = (*block_skips[:-1], x), conditioning.over(inner_frames)
+            if index == 0:
+                x, inner_frames = self._inward(x, frames)
+                told = outer if inner_frames == frames else conditioning.over(inner_frames)
+                block_skips = (*block_skips[:-1], x)
             skips += block_skips
             features.append(x)
         return Encoded(x, skips, features, outer, told)
+
+    def _inward(self, x: Tensor, frames: int) -> tuple[Tensor, int]:
+        x, frames = (x, frames) if self.frame_down is None else self.frame_down(x, frames)
+        return (x if self.space_down is None else self.space_down(x)), frames
 
     def _up(self, x: Tensor, encoded: Encoded, force_sizes: bool) -> Tensor:
         skips, told = list(encoded.skips), encoded.inner
         for block in self.up_blocks:
             last = block is self.up_blocks[-1]
-            if last and self.frame_up is not None:
-                x, told = self.frame_up(x, _frames(encoded.inner), _frames(encoded.outer)), encoded.outer
+            if last:
+                x, told = self._outward(x, encoded), encoded.outer
             taken = tuple(skips[-len(block.resnets) :])
             del skips[-len(block.resnets) :]
-            size = skips[-1].shape[2:] if force_sizes and not last else None
+            size = self._size_after(block, skips) if force_sizes and not last else None
             x = block(x, res_hidden_states_tuple=taken, upsample_size=size, **_accepted(block, told))
         return x
 
+    def _outward(self, x: Tensor, encoded: Encoded) -> Tensor:
+        x = x if self.frame_up is None else self.frame_up(x, _frames(encoded.inner), _frames(encoded.outer))
+        return x if self.space_up is None else self.space_up(x, tuple(encoded.skips[0].shape[2:]))
+
     def _needs_sizes(self, sample: Tensor) -> bool:
         """Latents that the upsamplers cannot double back to their own size need the skips' sizes passed on."""
-        return any(size % 2**self.num_upsamplers for size in sample.shape[-2:])
+        halvings = self.num_upsamplers + (self.space_up is not None)
+        return any(size % 2**halvings for size in sample.shape[-2:])
+
+    def _size_after(self, block: nn.Module, skips: list[Tensor]) -> tuple[int, int]:
+        """What ``block``'s upsampler leads to: the next skip's height and width, or what ``space_up`` doubles to it."""
+        height, width = skips[-1].shape[2:]
+        halved = block is self.up_blocks[-2] and self.space_up is not None
+        return ((height + 1) // 2, (width + 1) // 2) if halved else (height, width)
 
 
 def temporal_blocks(unet: nn.Module) -> dict[str, nn.Module]:

@@ -1,0 +1,34 @@
+"""The tables in the documents are what the commands beside them print."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mobilevd import cli
+from mobilevd.evaluation.cost import LADDER
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("document", "what"), [("README.md", "--ladder"), ("docs/paper_map.md", "--ablations")])
+def test_table_of_a_document_is_what_the_command_prints(document, what):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert f"`mobilevd cost {what} --markdown`" in text
+    printed = CliRunner().invoke(cli.app, ["cost", what, "--markdown"], catch_exceptions=False).stdout.strip()
+    assert printed.startswith("| ")
+    assert f"\n\n{printed}\n\n" in text
+
+
+def test_every_file_and_test_that_the_ladder_names_is_there():
+    for rung in LADDER:
+        assert (ROOT / rung.file).is_file()
+        assert (ROOT / rung.test).is_file()
+
+
+def test_every_file_that_the_paper_map_names_is_there():
+    words = (ROOT / "docs" / "paper_map.md").read_text(encoding="utf-8").split("`")[1::2]
+    named = [word for word in words if word.startswith(("mobilevd/", "tests/", "recipes/"))]
+    assert len(named) > 30
+    assert [word for word in named if not (ROOT / word).is_file()] == []
