@@ -13,27 +13,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilevd.errors import SurgeryError
-from mobilevd.svd.unet import Attention
+from mobilevd.svd.affine_pairs import UNLIKE_ATTENTION, is_temporal, refuse, self_attentions
 
 OP = "channel_funnel"
-WHERE = ("spatial", "temporal", "all")
 INIT = ("csi", "he")
 
 
+Pair = tuple[Tensor, Tensor]  # W1 [h c n] and W2 [h m c], what the coupled decomposition of a product starts from
+
+
 def attach(
-    unet: nn.Module, fun_factor: float, where: str, init: str, generator: torch.Generator | None = None
+    unet: nn.Module,
+    fun_factor: float,
+    where: str,
+    init: str,
+    generator: torch.Generator | None = None,
+    pairs: dict[str, tuple[Pair, Pair]] | None = None,
+    ranks: dict[str, tuple[int, int]] | None = None,
 ) -> list[nn.Parameter]:
     """Put unmerged funnels into the self-attentions chosen by ``where``, in place; return the funnels' parameters.
 
-    ``init`` "csi" needs no generator, "he" draws from it. The attention's own weights stay beside the funnels.
-    Errors: SurgeryError for an unknown choice, or where a funnel is already.
+    ``init`` "csi" needs no generator, "he" draws from it. By name of an attention, ``pairs`` replaces the weights in
+    CSI's products (q–k, v–o; data-aware), and ``ranks`` gives (q–k, v–o) channels per head instead of round(r·c).
+    Errors: SurgeryError for an unknown choice, or an attention that cannot be rewritten, by name.
     """
     if init not in INIT:
         raise SurgeryError("Unknown start for the funnels", got=init, allowed=", ".join(INIT), where="funnel.init")
     parameters: list[nn.Parameter] = []
     for name, attention in _targets(unet, fun_factor, where).items():
-        funneled = FunneledAttention(attention, fun_factor)
-        funneled.start_csi() if init == "csi" else funneled.start_he(generator)
+        funneled = FunneledAttention(attention, fun_factor, ranks[name] if ranks else None)
+        funneled.start_csi(pairs[name] if pairs else None) if init == "csi" else funneled.start_he(generator)
         unet.set_submodule(name, funneled)
         parameters += [funneled.F_q, funneled.F_k, funneled.F_v, funneled.F_o]
     return parameters
@@ -42,17 +51,19 @@ def attach(
 def merge(unet: nn.Module) -> dict:
     """Multiply every funnel into its neighbours, W1' = F1 W1 and W2' = W2 F2, in place; return the log entry.
 
+    The entry tells fun-factor and place, or, where these differ, the ranks (q–k, v–o) of every attention.
     Errors: SurgeryError when there is no funnel to merge.
     """
     funneled = {name: module for name, module in unet.named_modules() if isinstance(module, FunneledAttention)}
     if not funneled:
         raise SurgeryError("There is no funnel to merge", allowed="attach funnels first", where=OP)
-    temporal = {_is_temporal(name) for name in funneled}
-    where = "all" if len(temporal) == 2 else "temporal" if temporal == {True} else "spatial"
-    fun_factor = next(iter(funneled.values())).fun_factor
     for name, module in funneled.items():
         unet.set_submodule(name, module.merged())
-    return {"op": OP, "fun_factor": fun_factor, "where": where}
+    if len(factors := {module.fun_factor for module in funneled.values()}) > 1 or None in factors:
+        return {"op": OP, "ranks": {name: list(module.ranks) for name, module in funneled.items()}}
+    temporal = {is_temporal(name) for name in funneled}
+    where = "all" if len(temporal) == 2 else "temporal" if temporal == {True} else "spatial"
+    return {"op": OP, "fun_factor": factors.pop(), "where": where}
 
 
 def narrow(unet: nn.Module, fun_factor: float, where: str) -> None:
@@ -61,17 +72,28 @@ def narrow(unet: nn.Module, fun_factor: float, where: str) -> None:
         unet.set_submodule(name, FunneledAttention(attention, fun_factor).merged())
 
 
-class SelfAttention(nn.Module):
-    """softmax(q kᵀ / √c) v per head; q, k, v may be narrower than the c = ``head_dim`` that sets the scale."""
+def narrow_to(unet: nn.Module, ranks: dict[str, list[int]]) -> None:
+    """The same for an entry that tells ranks. Errors: SurgeryError for a name that is no self-attention, or a rank."""
+    attentions = self_attentions(unet, "all")
+    if unknown := sorted(ranks.keys() - attentions.keys()):
+        raise SurgeryError("These are no self-attentions of this network", got=", ".join(unknown), where="ranks")
+    refuse({name: attentions[name] for name in ranks}, UNLIKE_ATTENTION)
+    for name, pair in ranks.items():
+        unet.set_submodule(name, FunneledAttention(attentions[name], None, tuple(pair)).merged())
 
-    def __init__(self, to_q: nn.Linear, to_k: nn.Linear, to_v: nn.Linear, to_out: nn.Linear, heads: int, head_dim: int):
+
+class SelfAttention(nn.Module):
+    """softmax(scale q kᵀ) v per head; q, k and v may be narrower than the c of scale = 1/√c."""
+
+    def __init__(self, to_q: nn.Linear, to_k: nn.Linear, to_v: nn.Linear, to_out: nn.Linear, heads: int, scale: float):
         super().__init__()
         self.to_q, self.to_k, self.to_v, self.to_out = to_q, to_k, to_v, nn.ModuleList([to_out])
-        self.heads, self.scale = heads, 1.0 / math.sqrt(head_dim)
+        self.heads, self.scale = heads, scale
 
     def forward(
-        self, hidden_states: Float[Tensor, "N S C"], encoder_hidden_states: None = None, attention_mask: None = None
+        self, hidden_states: Float[Tensor, "N S C"], encoder_hidden_states: object = None, attention_mask: object = None
     ) -> Float[Tensor, "N S C"]:
+        _alone(encoder_hidden_states, attention_mask)
         q, k, v = (_split(to(hidden_states), self.heads) for to in (self.to_q, self.to_k, self.to_v))
         return self.to_out[0](_join(F.scaled_dot_product_attention(q, k, v, scale=self.scale)))
 
@@ -79,33 +101,39 @@ class SelfAttention(nn.Module):
 class FunneledAttention(nn.Module):
     """Self-attention with its funnels still apart: q' = F_q q, k' = F_k k, v' = F_v v, out = W_o F_o (softmax v')."""
 
-    def __init__(self, attention: nn.Module, fun_factor: float):
+    def __init__(self, attention: nn.Module, fun_factor: float | None, ranks: tuple[int, int] | None = None):
+        """``ranks``: c' of q–k and of v–o; round(r·c) for both without them, and then ``fun_factor`` is None."""
         super().__init__()
         self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
         self.to_out = nn.ModuleList([attention.to_out[0]])
-        self.heads, self.fun_factor = attention.heads, fun_factor
-        c = self.to_q.out_features // self.heads
-        rank = max(1, round(fun_factor * c))
-        self.scale, like = 1.0 / math.sqrt(c), self.to_q.weight
-        self.F_q, self.F_k, self.F_v = (nn.Parameter(like.new_empty(self.heads, rank, c)) for _ in range(3))
-        self.F_o = nn.Parameter(like.new_empty(self.heads, c, rank))
+        self.heads, self.scale = attention.heads, attention.scale
+        c, h, like = self.to_q.out_features // self.heads, self.heads, self.to_q.weight
+        self.fun_factor = None if ranks else fun_factor
+        self.ranks = ranks or (max(1, round(fun_factor * c)),) * 2
+        if not all(1 <= rank <= c for rank in self.ranks):
+            raise SurgeryError("Impossible ranks for a head", got=list(self.ranks), allowed=f"1 to {c}", where="ranks")
+        self.F_q, self.F_k = (nn.Parameter(like.new_empty(h, self.ranks[0], c)) for _ in range(2))
+        self.F_v, self.F_o = (
+            nn.Parameter(like.new_empty(h, *shape)) for shape in ((self.ranks[1], c), (c, self.ranks[1]))
+        )
 
     def forward(
-        self, hidden_states: Float[Tensor, "N S C"], encoder_hidden_states: None = None, attention_mask: None = None
+        self, hidden_states: Float[Tensor, "N S C"], encoder_hidden_states: object = None, attention_mask: object = None
     ) -> Float[Tensor, "N S C"]:
+        _alone(encoder_hidden_states, attention_mask)
         q, k, v = (_split(to(hidden_states), self.heads) for to in (self.to_q, self.to_k, self.to_v))
         q, k, v = q @ self.F_q.mT, k @ self.F_k.mT, v @ self.F_v.mT
         x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.to_out[0](_join(x @ self.F_o.mT))
 
     @torch.no_grad()
-    def start_csi(self) -> None:
+    def start_csi(self, pairs: tuple[Pair, Pair] | None = None) -> None:
         """q–k by W1 = W_k, W2 = W_qᵀ (so F_q = F2ᵀ), v–o by W1 = W_v, W2 = W_o, each head by itself."""
-        W_q, W_k, W_v, W_o = self._per_head()
-        F1, F2 = coupled_singular_initialisation(W_k, W_q.mT, self.F_k.shape[1])
+        qk, vo = pairs or self.pairs()
+        F1, F2 = coupled_singular_initialisation(*qk, self.ranks[0])
         self.F_k.copy_(F1)
         self.F_q.copy_(F2.mT)
-        F1, F2 = coupled_singular_initialisation(W_v, W_o, self.F_v.shape[1])
+        F1, F2 = coupled_singular_initialisation(*vo, self.ranks[1])
         self.F_v.copy_(F1)
         self.F_o.copy_(F2)
 
@@ -117,18 +145,18 @@ class FunneledAttention(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> SelfAttention:
-        """W_q' = F_q W_q, W_k' = F_k W_k, W_v' = F_v W_v, W_o' = W_o F_o; the output's bias stays."""
-        W_q, W_k, W_v, W_o = self._per_head()
-        pairs = ((self.F_q, W_q), (self.F_k, W_k), (self.F_v, W_v))
-        q, k, v = (_linear((Fn.double() @ W.double()).flatten(0, 1), None, like=W) for Fn, W in pairs)
-        W_out = (W_o.double() @ self.F_o.double()).transpose(0, 1).flatten(1)
-        out = _linear(W_out, self.to_out[0].bias, like=W_o)
-        return SelfAttention(q, k, v, out, self.heads, self.F_q.shape[2])
+        """W_q' = F_q W_q, W_k' = F_k W_k, W_v' = F_v W_v, biases alike; W_o' = W_o F_o, whose bias stays."""
+        maps = ((self.F_q, self.to_q), (self.F_k, self.to_k), (self.F_v, self.to_v))
+        q, k, v = (_linear((Fn.double() @ _rows(to, self.heads).double()).flatten(0, 1), to) for Fn, to in maps)
+        W_o = (_columns(self.to_out[0], self.heads).double() @ self.F_o.double()).transpose(0, 1).flatten(1)
+        out = nn.Linear(W_o.shape[1], len(W_o), bias=False, device="meta")
+        out.weight, out.bias = nn.Parameter(W_o.to(self.F_o.dtype).contiguous()), self.to_out[0].bias
+        return SelfAttention(q, k, v, out, self.heads, self.scale)
 
-    def _per_head(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """W_q, W_k, W_v [h c C] and W_o [h C c]."""
-        q, k, v = (to.weight.unflatten(0, (self.heads, -1)) for to in (self.to_q, self.to_k, self.to_v))
-        return q, k, v, self.to_out[0].weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
+    def pairs(self) -> tuple[Pair, Pair]:
+        """[W_k | b_k] and [W_q | b_q]ᵀ, [W_v | b_v] and W_o, per head."""
+        q, k, v = (_rows(to, self.heads) for to in (self.to_q, self.to_k, self.to_v))
+        return (k, q.mT), (v, _columns(self.to_out[0], self.heads))
 
 
 def coupled_singular_initialisation(
@@ -154,30 +182,34 @@ def _inverse(S: Tensor) -> Tensor:
 
 
 def _targets(unet: nn.Module, fun_factor: float, where: str) -> dict[str, nn.Module]:
-    if where not in WHERE:
-        raise SurgeryError("Unknown place for funnels", got=where, allowed=", ".join(WHERE), where="funnel.where")
     if not 0.0 < fun_factor <= 1.0:
         raise SurgeryError("Impossible fun-factor", got=fun_factor, allowed="0 < r ≤ 1", where="funnel.fun_factor")
-    chosen = {name: m for name, m in unet.named_modules() if name.endswith(".attn1") and _chosen(name, where)}
-    narrowed = [name for name, module in chosen.items() if not isinstance(module, Attention)]
-    if narrowed or not chosen:
-        got = f"{len(narrowed)} attentions with a funnel, {narrowed[0]} first" if narrowed else "no self-attention"
-        raise SurgeryError("Funnels cannot go there", got=got, allowed="self-attentions without funnels", where=where)
-    return chosen
+    attentions = self_attentions(unet, where)
+    refuse(attentions, UNLIKE_ATTENTION)
+    return attentions
 
 
-def _chosen(name: str, where: str) -> bool:
-    return where == "all" or _is_temporal(name) == (where == "temporal")
+def _alone(encoder_hidden_states: object, attention_mask: object) -> None:
+    if encoder_hidden_states is not None or attention_mask is not None:
+        raise SurgeryError("A funneled self-attention was given a context or a mask", allowed="neither", where=OP)
 
 
-def _is_temporal(name: str) -> bool:
-    return ".temporal_transformer_blocks." in name
+def _rows(linear: nn.Linear, heads: int) -> Tensor:
+    """[W | b] per head: h c C, or h c C+1 with a bias."""
+    columns = [linear.weight] if linear.bias is None else [linear.weight, linear.bias[:, None]]
+    return torch.cat(columns, dim=1).unflatten(0, (heads, -1))
 
 
-def _linear(weight: Tensor, bias: nn.Parameter | None, like: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    linear.weight = nn.Parameter(weight.to(like.dtype).contiguous())
-    linear.bias = bias
+def _columns(linear: nn.Linear, heads: int) -> Tensor:
+    return linear.weight.unflatten(1, (heads, -1)).transpose(0, 1)  # h C c
+
+
+def _linear(weight_and_bias: Tensor, old: nn.Linear) -> nn.Linear:
+    """A linear layer with the inputs of ``old`` from [W | b], or from W where ``old`` has no bias."""
+    linear = nn.Linear(old.in_features, len(weight_and_bias), bias=old.bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight_and_bias[:, : old.in_features].to(old.weight.dtype).contiguous())
+    if old.bias is not None:
+        linear.bias = nn.Parameter(weight_and_bias[:, old.in_features].to(old.bias.dtype).contiguous())
     return linear
 
 

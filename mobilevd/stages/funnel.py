@@ -1,22 +1,27 @@
-"""Funnel: narrow the self-attention heads, train the funnels unmerged, merge them into their neighbours at the end.
+"""Funnel: narrow attentions and convolutions, train the funnels unmerged, merge them into their neighbours at the end.
 
-**Source** paper Table 1 row "+ channel funneling" · **Keeps** the merged network's output is the unmerged one's
-(``tests/stages/test_funnel.py``).
+**Source** paper Table 1 row "+ channel funneling" and its width ablation · **Keeps** the merged network's output is the
+unmerged one's (``tests/stages/test_funnel.py``).
 """
 
 import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import EffectError
-from mobilevd.method import channel_funnel
-from mobilevd.params import Recipe
+from mobilevd.method import channel_funnel, conv_funnel, data_aware, truncated_svd
+from mobilevd.params import Funnel, Recipe
 from mobilevd.stages.job import Job
+from mobilevd.svd.affine_pairs import self_attentions
+from mobilevd.svd.edm import denoise, over_frames
 from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import VideoUNet
 from mobilevd.training import data, seeds
+from mobilevd.training.loop import Curves
 
 STAGE = "funnel"
 BATCH = 2
@@ -24,24 +29,80 @@ TOLERANCE = 1.0e-3
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
-    """Attach funnels to the pruned generator, train adversarially, merge exactly, and leave the merged network.
+    """Narrow the pruned generator as the recipe says, train adversarially, and leave the merged network.
 
     Inputs: prepare, finetune, prune. Errors: EffectError when merging changed the output by more than 1e-3 of its
-    largest value or no FLOPs were saved; NonFiniteError on divergence.
+    largest value or no FLOPs were saved; SurgeryError for a layer that cannot be rewritten; NonFiniteError on
+    divergence.
     """
     job, settings = Job(STAGE, recipe, inputs, workdir), recipe.funnel
     generator, log = job.network("prune")
     before = job.measure(generator)
-    random = seeds.generator(job.seed, "funnels")
-    channel_funnel.attach(generator, settings.fun_factor, settings.where, settings.init, random)
-    curves = job.train(generator, settings.adversarial)
-    merged = copy.deepcopy(generator)
-    log.append(channel_funnel.merge(merged))
-    error = merge_error(job, generator, merged)
-    after = job.cheaper(merged, before, STAGE) if settings.fun_factor < 1.0 else before
+    narrow = _truncated if settings.kind == "truncated" else _funneled
+    network, entries, curves, figures = narrow(job, generator, settings)
+    after = job.cheaper(network, before, STAGE) if _saves(settings) else job.measure(network)
     values = [value for _, value in curves["val_rec"]]
-    figures = {"merge_error": error, "rec_loss_before": values[0], "rec_loss_after": values[-1]}
-    return job.record(merged, log, (before, after), curves, figures)
+    figures |= {"rec_loss_before": values[0], "rec_loss_after": values[-1]}
+    return job.record(network, [*log, *entries], (before, after), curves, figures)
+
+
+Narrowed = tuple[VideoUNet, list[dict], Curves, dict[str, float]]  # network, log entries, curves, figures
+
+
+def _truncated(job: Job, generator: VideoUNet, settings: Funnel) -> Narrowed:
+    entry = truncated_svd.apply(generator, settings.fun_factor, settings.where)
+    return generator, [entry], job.train(generator, settings.adversarial), {}
+
+
+def _funneled(job: Job, generator: VideoUNet, settings: Funnel) -> Narrowed:
+    attach(job, generator, settings)
+    if settings.merge == "before":
+        generator, entries, error = _merge(job, generator, settings)
+        curves = job.train(generator, settings.adversarial)
+    else:
+        curves = job.train(generator, settings.adversarial)
+        generator, entries, error = _merge(job, generator, settings)
+    return generator, entries, curves, {"merge_error": error}
+
+
+def attach(job: Job, generator: VideoUNet, settings: Funnel) -> None:
+    """Put the funnels in that the recipe asks for, at their start."""
+    random, r, where = seeds.generator(job.seed, "funnels"), settings.fun_factor, settings.where
+    if settings.init == "data_aware":
+        seen = data_aware.watch(self_attentions(generator, where), _evaluations(job, generator, settings), random)
+        plan = data_aware.pairs(seen), data_aware.ranks(seen, r)
+        channel_funnel.attach(generator, r, where, "csi", random, *plan)
+    elif settings.layers != "convolution":
+        channel_funnel.attach(generator, r, where, settings.init, random)
+    if settings.layers != "attention":
+        conv_funnel.attach(generator, r, where, settings.init, random)
+
+
+def _merge(job: Job, generator: VideoUNet, settings: Funnel) -> tuple[VideoUNet, list[dict], float]:
+    merged, entries = copy.deepcopy(generator), []
+    if settings.layers != "convolution":
+        entries.append(channel_funnel.merge(merged))
+    if settings.layers != "attention":
+        entries.append(conv_funnel.merge(merged))
+    return merged, entries, merge_error(job, generator, merged)
+
+
+def _saves(settings: Funnel) -> bool:
+    """Whether fewer FLOPs are declared: two thin matrices are cheaper than a square one below half its rank only."""
+    return settings.fun_factor < (0.5 if settings.kind == "truncated" else 1.0)
+
+
+def _evaluations(job: Job, generator: VideoUNet, settings: Funnel) -> Iterator[Callable[[], Tensor]]:
+    """One evaluation of every calibration clip at every σ that the generator is trained on."""
+    clips = data.Clips(job.clips()[0], next(generator.parameters()).device)
+    random = seeds.generator(job.seed, "calibration")
+    for index in range(min(settings.calibration_clips, len(clips))):
+        clip = clips.batch([index])
+        condition = (clip.image_latents, clip.tokens, job.ids().to(clip.latents))
+        for level in settings.adversarial.sigmas:
+            sigma = torch.full((1,), level).to(clip.latents)
+            noisy = clip.latents + over_frames(sigma) * torch.randn(clip.latents.shape, generator=random).to(sigma)
+            yield lambda args=(noisy, sigma, *condition): denoise(generator, *args)
 
 
 @torch.no_grad()
@@ -58,6 +119,6 @@ def merge_error(job: Job, unmerged: VideoUNet, merged: VideoUNet) -> float:
             "Merging the funnels changed the network's output",
             got=f"{error:.3g}, with outputs up to {largest:.3g}",
             allowed=f"at most {TOLERANCE:g} of the largest output",
-            where="mobilevd/method/channel_funnel.py",
+            where="mobilevd/method/channel_funnel.py, conv_funnel.py",
         )
     return error

@@ -1,21 +1,12 @@
 """A random network of SVD's form, small enough for float64 exactness tests, and inputs for it."""
 
 import pytest
+import tiny_svd
 import torch
 
 from mobilevd.svd.unet import VideoUNet
 
-CONFIG = {
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (32, 32, 64, 64),
-    "num_attention_heads": (2, 2, 4, 4),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": 4,
-}
+CONFIG = tiny_svd.UNET | {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (2, 2, 4, 4), "num_frames": 4}
 
 
 @pytest.fixture

@@ -161,6 +161,28 @@ def test_the_scale_is_that_of_the_original_head(build):
     assert isinstance(merged, SelfAttention)
 
 
+@torch.no_grad()
+def test_biases_are_columns_of_the_coupled_product_and_are_merged(build, relative):
+    attention = build().mid_block.attentions[0].transformer_blocks[0].attn1
+    for seed, to in enumerate((attention.to_q, attention.to_k, attention.to_v)):
+        to.bias = torch.nn.Parameter(torch.randn(64, generator=generator(seed), dtype=torch.float64))
+    x = torch.randn(2, 6, 64, generator=generator(3), dtype=torch.float64)
+    whole, half = FunneledAttention(attention, 1.0), FunneledAttention(attention, 0.5)
+    whole.start_csi()
+    half.start_csi()
+    assert relative(whole(x), attention(x)) <= 1e-10
+    assert relative(half.merged()(x), half(x)) <= 1e-10
+    k, v = (torch.cat([to.weight, to.bias[:, None]], dim=1)[:16] for to in (attention.to_k, attention.to_v))
+    q, o = (
+        torch.cat([attention.to_q.weight, attention.to_q.bias[:, None]], dim=1)[:16],
+        attention.to_out[0].weight[:, :16],
+    )
+    for W2, F2, F1, W1 in ((q.T, half.F_q[0].T, half.F_k[0], k), (o, half.F_o[0], half.F_v[0], v)):
+        error = (W2 @ F2 @ F1 @ W1 - W2 @ W1).square().sum()
+        bound = torch.linalg.svdvals(W2 @ W1)[8:].square().sum()
+        torch.testing.assert_close(error, bound, rtol=1e-9, atol=1e-16)
+
+
 def test_impossible_edits_are_refused(build):
     unet = build()
     with pytest.raises(SurgeryError, match="no funnel to merge"):
@@ -169,5 +191,5 @@ def test_impossible_edits_are_refused(build):
         with pytest.raises(SurgeryError, match="allowed"):
             channel_funnel.attach(unet, **{"fun_factor": 0.5, "where": "all", "init": "csi", **wrong})
     channel_funnel.attach(unet, 0.5, "temporal", "csi")
-    with pytest.raises(SurgeryError, match="attentions with a funnel"):
+    with pytest.raises(SurgeryError, match="attn1 is narrowed already"):
         channel_funnel.attach(unet, 0.5, "all", "csi")

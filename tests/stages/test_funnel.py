@@ -17,7 +17,31 @@ def test_the_merged_network_is_cheaper_and_its_output_is_the_unmerged_ones(tiny_
     assert record.facts["edits"] == "cross_attention, temporal_multiscale, temporal_pruning, channel_funnel"
 
 
-def test_funnels_are_trained_before_they_are_merged(tiny_recipe, trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("settings", "edits", "merges"),
+    [
+        ({"layers": "both", "where": "all"}, ["channel_funnel", "conv_funnel"], True),
+        ({"layers": "convolution", "init": "he", "merge": "before"}, ["conv_funnel"], True),
+        ({"kind": "truncated", "fun_factor": 0.25}, ["truncated_svd"], False),
+        ({"init": "data_aware", "calibration_clips": 1}, ["channel_funnel"], True),
+    ],
+)
+def test_every_way_to_narrow_saves_operations_and_is_loaded_strictly(
+    tiny_recipe, trained, tmp_path, settings, edits, merges
+):
+    recipe = tiny_recipe(funnel=settings)
+    record = funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
+    _, log = surgery.load(record.artifacts["network"].path)
+    assert [entry["op"] for entry in log[3:]] == edits
+    assert ("ranks" in log[-1]) == (settings.get("init") == "data_aware")
+    assert record.figures["funnel.tflops"] < record.figures["funnel.tflops_before"]
+    assert ("funnel.merge_error" in record.figures) == merges
+
+
+@pytest.mark.parametrize("merge", ["after", "before"])
+def test_funnels_are_trained_before_they_are_merged_unless_merged_first(
+    tiny_recipe, trained, tmp_path, monkeypatch, merge
+):
     moved = []
     attach = channel_funnel.attach
 
@@ -27,9 +51,9 @@ def test_funnels_are_trained_before_they_are_merged(tiny_recipe, trained, tmp_pa
         return parameters
 
     monkeypatch.setattr(channel_funnel, "attach", spy)
-    recipe = tiny_recipe()
+    recipe = tiny_recipe(funnel={"merge": merge})
     funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
-    assert all(not torch.equal(p, start) for p, start in moved[0])
+    assert {torch.equal(p, start) for p, start in moved[0]} == {merge == "before"}
 
 
 def test_a_merge_that_changes_the_output_fails(tiny_recipe, trained, tmp_path, monkeypatch):
