@@ -1,165 +1,151 @@
-"""Temporal block pruning: learn which n temporal blocks matter, keep them, remove the others' compute and weights.
+"""Temporal block pruning: a gate on every temporal block; shut ones are removed with their compute and weights.
 
-**Source** MobileVD (arXiv 2412.07583) Table 1; Brewer (1975), Tillé, *Sampling Algorithms* (2006).
-**Keeps** a removed block ≡ gate 0, a kept one ≡ gate 1 (``tests/method/test_temporal_pruning.py``).
-Deviates: the paper's equations could not be read; q, p and the sampler below are a consistent set of ours.
+**Source** MobileVD (arXiv 2412.07583) Table 1; which gates stay open is ``block_importance.py``'s.
+**Changes** SVD's temporal halves; AnimateDiff's motion modules. **Keeps** a removed block ≡ its gate at 0, a kept one
+≡ its gate at 1 (``tests/method/test_temporal_pruning.py``). **Axes** z [K], one gate per block.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.errors import SurgeryError
+from mobilevd.svd.animatediff import AnimateDiffTransformer3D, foreign_temporal_layers, motion_modules
 from mobilevd.svd.unet import AlphaBlender, SpatioTemporalResBlock, temporal_blocks
 
 OP = "temporal_pruning"
-CERTAIN = 1.0 - 1.0e-12  # an inclusion probability that counts as 1
+KINDS = "SpatioTemporalResBlock, TransformerSpatioTemporalModel, AnimateDiffTransformer3D"
 
 
-def attach(unet: nn.Module, keep: int) -> "TemporalGates":
-    """Put a gate on every temporal block of ``unet`` in place, all open; return what learns which ``keep`` stay.
+def attach(network: nn.Module) -> "Gates":
+    """Put a gate on every temporal block of ``network`` in place, all open; return what sets them.
 
-    Copies of ``unet`` (an average of its weights, say) obey the same gates. Errors: SurgeryError when ``keep`` is not
-    between 0 and the number of blocks, or the network has gates already.
+    Copies of ``network`` (an average of its weights, say) obey the same gates. Errors: SurgeryError, naming the block,
+    when one has a gate already or cannot take one.
     """
-    blocks = temporal_blocks(unet)
-    if any(isinstance(block.time_mixer, GatedBlender) for block in blocks.values()):
-        raise SurgeryError("The network has gates already", allowed="bake them before attaching new ones", where=OP)
-    if not 0 <= keep <= len(blocks):
-        raise SurgeryError(
-            "The network does not have that many temporal blocks",
-            got=keep,
-            allowed=f"0 to {len(blocks)}",
-            where="prune.keep",
-        )
-    opening = Opening(torch.ones(len(blocks), dtype=torch.float64))
+    blocks = prunable(network)
+    _refuse_ungateable(blocks)
+    gates = Gates(list(blocks))
     for index, block in enumerate(blocks.values()):
-        block.time_mixer = GatedBlender(block.time_mixer, opening, index)
-    return TemporalGates(list(blocks), keep, opening).to(next(unet.parameters()).device)
+        gated = GatedLinear if isinstance(block, AnimateDiffTransformer3D) else GatedBlender
+        setattr(block, _output_of(block), gated(getattr(block, _output_of(block)), gates, index))
+    return gates
 
 
-def bake(unet: nn.Module, gates: "TemporalGates") -> dict:
-    """Keep the top ``keep`` blocks of ``unet`` with their plain blending, remove the temporal half of all others."""
-    for block in temporal_blocks(unet).values():
-        if isinstance(block.time_mixer, GatedBlender):
-            block.time_mixer = block.time_mixer.plain()
-    return remove(unet, gates.top())
+def bake(network: nn.Module, gates: "Gates") -> dict:
+    """Remove the blocks whose gate is at 0, fold the value of every other gate into its block; return the log entry.
+
+    Exact for z in [0, 1]; z = 1 leaves the block's own weights. Errors: SurgeryError when there are no gates.
+    """
+    blocks = prunable(network)
+    z = gates.z.detach().double().cpu()
+    for name, value in zip(gates.names, z.tolist(), strict=True):
+        block = blocks.get(name)
+        gated = getattr(block, _output_of(block)) if block is not None else None
+        if not isinstance(gated, GatedBlender | GatedLinear):
+            raise SurgeryError("This block has no gate to bake", got=name, allowed="attach gates first", where=OP)
+        setattr(block, _output_of(block), gated.settled(value))
+    return remove(network, [name for name, value in zip(gates.names, z, strict=True) if value > 0.0])
 
 
-def remove(unet: nn.Module, keep: list[str]) -> dict:
+def remove(network: nn.Module, keep: list[str]) -> dict:
     """Remove the temporal half of every block whose name is not in ``keep``; return the log entry.
 
-    Errors: SurgeryError for a name that is no temporal block (any more).
+    Errors: SurgeryError for a name that is no temporal block (any more), or a network that has none to prune.
     """
-    blocks = temporal_blocks(unet)
-    if unknown := sorted(set(keep) - blocks.keys()):
-        raise SurgeryError("These are no temporal blocks of this network", got=", ".join(unknown), where="keep")
+    blocks = prunable(network, keep)
     for name, block in blocks.items():
         if name not in keep:
-            half = SpatialResBlock if isinstance(block, SpatioTemporalResBlock) else SpatialTransformer
-            unet.set_submodule(name, half(block))
+            network.set_submodule(name, _without_time(block))
     return {"op": OP, "keep": [name for name in blocks if name in keep]}
 
 
-def inclusion_probabilities(logits: Float[Tensor, "K"], n: int) -> Float[Tensor, "K"]:
-    """p_i = min(1, c·q_i) with q_i = exp(logit_i) and c such that Σ p_i = n; float64, differentiable in the logits.
+def prunable(network: nn.Module, keep: list[str] | None = None) -> dict[str, nn.Module]:
+    """Name → temporal block, in the network's order.
 
-    Fix every p_i ≥ 1 at 1, rescale the rest to what is left, repeat until none exceeds 1. A fixed p_i has no gradient.
+    Errors: SurgeryError when a name in ``keep`` is none of them, when there is none, or when the network has temporal
+    layers of another kind, by name: they would be left as they are in silence.
     """
-    q = (logits.double() - logits.detach().double().max()).exp()
-    certain = torch.full_like(q, n == len(q), dtype=torch.bool)
-    while not certain.all():
-        rest = torch.where(certain, 0.0, q)
-        p = torch.where(certain, 1.0, (n - int(certain.sum())) * rest / rest.sum())
-        over = (p >= CERTAIN) & ~certain
-        if not over.any():
-            return p
-        certain = certain | over
-    return torch.ones_like(q) + 0.0 * q
+    blocks = temporal_blocks(network) | motion_modules(network)
+    if unknown := sorted(set(keep or ()) - blocks.keys()):
+        raise SurgeryError("These are no temporal blocks of this network", got=", ".join(unknown), where="keep")
+    if foreign := foreign_temporal_layers(network):
+        raise SurgeryError("These temporal layers cannot be pruned", got=", ".join(foreign), allowed=KINDS, where=OP)
+    if not blocks:
+        raise SurgeryError("The network has no temporal block", got=type(network).__name__, allowed=KINDS, where=OP)
+    return blocks
 
 
-def brewer_weights(p: Float[Tensor, "K"], drawn: Bool[Tensor, "K"]) -> Float[Tensor, "K"]:
-    """Brewer's chances of draw r, unnormalised: p_k (n − a − p_k) / (n − a − p_k (n − r + 1)), and 0 once drawn.
+def magnitudes(network: nn.Module) -> Float[Tensor, "K"]:
+    """1 − α of every temporal block: the temporal half's share of the blend, float64.
 
-    n = Σ p; a = Σ p over the r − 1 units drawn so far; 0 < p_k < 1 for all k.
+    Errors: SurgeryError for motion modules, by name: they are added, not blended.
     """
-    left, to_draw = p[~drawn].sum(), round(p.sum().item()) - int(drawn.sum())
-    return torch.where(drawn, 0.0, p * (left - p) / (left - p * to_draw))
+    blocks = prunable(network)
+    if motion := [name for name, block in blocks.items() if isinstance(block, AnimateDiffTransformer3D)]:
+        raise SurgeryError("These blocks have no blend to rank them by", got=", ".join(motion), where="prune.by")
+    return torch.stack([1.0 - _alpha(block.time_mixer) for block in blocks.values()])
 
 
-def brewer_sample(p: Float[Tensor, "K"], generator: torch.Generator) -> Bool[Tensor, "K"]:
-    """Draw exactly Σ p of K units without replacement, so that unit k is drawn with probability exactly p_k."""
-    z = p >= CERTAIN
-    open_units = ((p > 0.0) & ~z).nonzero().flatten()
-    drawn = torch.zeros_like(open_units, dtype=torch.bool)
-    for _ in range(round(p[open_units].sum().item())):
-        drawn[torch.multinomial(brewer_weights(p[open_units], drawn), 1, generator=generator)] = True
-    z[open_units[drawn]] = True
-    return z
+class Gates:
+    """The z in force, shared by all gates of a network; a copied network keeps listening to the same one."""
 
+    def __init__(self, names: list[str]):
+        self.names, self.z = names, torch.ones(len(names), dtype=torch.float64)
 
-class Opening:
-    """The z in force, shared by all gates; a copied network keeps listening to the same one."""
-
-    def __init__(self, z: Tensor):
+    def set(self, z: Float[Tensor, "K"]) -> None:
+        """z of the next forward, with its graph if it has one."""
         self.z = z
 
-    def __deepcopy__(self, memo: dict) -> "Opening":
+    def __deepcopy__(self, memo: dict) -> "Gates":
         return self
-
-
-class TemporalGates(nn.Module):
-    """Importances q_i = exp(logit_i) of the temporal blocks, equal at the start, and the z ∈ {0, 1} they draw."""
-
-    def __init__(self, names: list[str], keep: int, opening: Opening):
-        super().__init__()
-        self.names, self.keep, self._opening = names, keep, opening
-        self.logits = nn.Parameter(torch.zeros(len(names)))
-
-    def probabilities(self) -> Float[Tensor, "K"]:
-        """Inclusion probabilities p (float64), Σ p = keep."""
-        return inclusion_probabilities(self.logits, self.keep)
-
-    def sample(self, generator: torch.Generator) -> Float[Tensor, "K"]:
-        """Draw the z of the next forward. Straight-through: z forward, dL/dp := dL/dz backward.
-
-        Draw anew before every backward: the graph from z to the logits is used up by one.
-        """
-        p = self.probabilities()
-        drawn = brewer_sample(p.detach().cpu(), generator).to(p)
-        self._opening.z = drawn + p - p.detach()
-        return self._opening.z
-
-    def keep_top(self) -> list[str]:
-        """Open the ``keep`` most important gates, close the others, without a graph; return the open ones' names."""
-        names = self.top()
-        self._opening.z = torch.tensor([float(name in names) for name in self.names], dtype=torch.float64)
-        return names
-
-    def top(self) -> list[str]:
-        """Names of the ``keep`` most important blocks, in the network's order; of equals the earlier one."""
-        order = torch.sort(self.logits.detach(), descending=True, stable=True).indices[: self.keep]
-        return [self.names[index] for index in sorted(order.tolist())]
 
 
 class GatedBlender(AlphaBlender):
     """y = x_s + z (1 − α)(x_t − x_s), α = sigmoid(mix_factor); z = 1 is SVD's blend, z = 0 the spatial half alone."""
 
-    def __init__(self, blender: AlphaBlender, opening: Opening, index: int):
+    def __init__(self, blender: AlphaBlender, gates: Gates, index: int):
         super().__init__(0.0, blender.merge_strategy)
         self.mix_factor = blender.mix_factor
-        self._opening, self._index = opening, index
+        self._gates, self._index = gates, index
 
     def get_alpha(self, image_only_indicator: Tensor, ndims: int) -> Tensor:
         """1 − z (1 − α), which blended as α x_s + (1 − α) x_t gives y."""
         alpha = super().get_alpha(image_only_indicator, ndims)
-        return 1.0 - self._opening.z[self._index].to(alpha) * (1.0 - alpha)
+        return 1.0 - self._gates.z[self._index].to(alpha) * (1.0 - alpha)
 
-    def plain(self) -> AlphaBlender:
-        """SVD's blender with the same mix factor."""
+    @torch.no_grad()
+    def settled(self, z: float) -> AlphaBlender:
+        """A plain blender with 1 − α' = z (1 − α)."""
         blender = AlphaBlender(0.0, self.merge_strategy)
         blender.mix_factor = self.mix_factor
+        if 0.0 < z < 1.0:
+            alpha = 1.0 - z * (1.0 - _alpha(self))
+            folded = alpha if self.merge_strategy == "fixed" else alpha.logit()
+            blender.mix_factor.copy_(folded)
         return blender
+
+
+class GatedLinear(nn.Linear):
+    """The last projection of a residual block, z (W h + b): z = 1 is the block, z = 0 leaves y = x."""
+
+    def __init__(self, linear: nn.Linear, gates: Gates, index: int):
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self._gates, self._index = gates, index
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        return self._gates.z[self._index].to(y) * y
+
+    @torch.no_grad()
+    def settled(self, z: float) -> nn.Linear:
+        """A plain projection with W' = z W, b' = z b."""
+        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        linear.weight, linear.bias = self.weight, self.bias
+        for p in linear.parameters():
+            p.mul_(z)
+        return linear
 
 
 class SpatialResBlock(nn.Module):
@@ -200,3 +186,43 @@ class SpatialTransformer(nn.Module):
                 x = block(x, encoder_hidden_states=encoder_hidden_states)
         x = self.proj_out(x).transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
         return (x.contiguous() + hidden_states,)
+
+
+class NoMotion(nn.Module):
+    """What is left of a motion module whose gate is 0: y = x, whatever else it is told."""
+
+    def forward(self, hidden_states: Float[Tensor, "N C H W"], *_: object, **__: object) -> Float[Tensor, "N C H W"]:
+        return hidden_states
+
+
+def _alpha(blender: AlphaBlender) -> Float[Tensor, ""]:
+    """α of a frame that is part of a video, float64."""
+    mix = blender.mix_factor.detach().double().squeeze()
+    return mix if blender.merge_strategy == "fixed" else torch.sigmoid(mix)
+
+
+def _output_of(block: nn.Module) -> str:
+    """Where a block's temporal part joins what goes on without it."""
+    return "proj_out" if isinstance(block, AnimateDiffTransformer3D) else "time_mixer"
+
+
+def _without_time(block: nn.Module) -> nn.Module:
+    if isinstance(block, AnimateDiffTransformer3D):
+        return NoMotion()
+    return SpatialResBlock(block) if isinstance(block, SpatioTemporalResBlock) else SpatialTransformer(block)
+
+
+def _refuse_ungateable(blocks: dict[str, nn.Module]) -> None:
+    for name, block in blocks.items():
+        output, where = getattr(block, _output_of(block)), f"{name}.{_output_of(block)}"
+        if isinstance(output, GatedBlender | GatedLinear):
+            raise SurgeryError(
+                "The network has gates already", allowed="bake them before attaching new ones", where=where
+            )
+        if type(output) not in (AlphaBlender, nn.Linear):
+            allowed = "AlphaBlender or Linear, unchanged"
+            raise SurgeryError("This block cannot take a gate", got=type(output).__name__, allowed=allowed, where=where)
+        if getattr(output, "switch_spatial_to_temporal_mix", False):
+            raise SurgeryError(
+                "This block blends the other way round", allowed="SVD's UNet, not its decoder", where=where
+            )

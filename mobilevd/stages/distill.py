@@ -7,11 +7,12 @@ rec_loss_before/_after are one evaluation from pure noise on validation clips (`
 from pathlib import Path
 
 from mobilevd.artifacts import StageRecord
-from mobilevd.method import temporal_multiscale
+from mobilevd.method import spatial_multiscale, temporal_multiscale
 from mobilevd.params import Recipe
 from mobilevd.stages.job import Job
 
 STAGE = "distill"
+EDITS = {"temporal_multiscale": temporal_multiscale.apply, "spatial_multiscale": spatial_multiscale.apply}
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
@@ -23,9 +24,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     generator, log = job.network("finetune")
     before = after = job.measure(generator)
     for edit in settings.apply:
-        log.append(
-            {"temporal_multiscale": temporal_multiscale.apply}[edit](generator, settings.temporal_multiscale.down)
-        )
+        log.append(EDITS[edit](generator, getattr(settings, edit).down))
         after = job.cheaper(generator, after, edit)
     curves = job.train(generator, settings.adversarial)
     values = [value for _, value in curves["val_rec"]]

@@ -26,7 +26,7 @@ SPREAD_CLIPS = 64
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
     """Apply the recipe's edits to the base, train, and leave the averaged network. Inputs: prepare.
 
-    Errors: EffectError when an edit saved no FLOPs; NonFiniteError when the training diverges.
+    Errors: EffectError when an edit saved no FLOPs or no parameters; NonFiniteError when the training diverges.
     """
     job, settings = Job(STAGE, recipe, inputs, workdir), recipe.finetune
     start = base.load(recipe.base)
@@ -36,7 +36,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     log = []
     for edit in settings.apply:
         log.append({"cross_attention": cross_attention.apply}[edit](unet))
-        after = job.cheaper(unet, after, edit)
+        after = job.cheaper(unet, after, edit, weights_too=True)
     denoising = Denoising(unet, recipe, job.ids(), data.Clips(clips[0]), job.seed)
     curves = supervised.train(
         unet,

@@ -26,6 +26,7 @@ from mobilevd.training.loop import Curves
 
 NETWORK = "network"
 LATENTS = "latents"
+SAVED = {"tflops": "FLOPs", "params_m": "parameters"}
 
 
 class Job:
@@ -70,20 +71,28 @@ class Job:
         )
         return duel.train(fight)
 
+    def latents(self) -> tuple[int, ...]:
+        """The shape of one clip's latents (1 F C H W)."""
+        return (1, *data.Clips(self.clips()[1]).shape)
+
     def measure(self, unet: VideoUNet) -> Cost:
         """FLOPs and parameters of one evaluation on one clip."""
-        return count(unet, (1, *data.Clips(self.clips()[1]).shape))
+        return count(unet, self.latents())
 
-    def cheaper(self, unet: VideoUNet, before: Cost, edit: str) -> Cost:
-        """The cost of ``unet`` after ``edit``. Errors: EffectError when its FLOPs are not fewer than before."""
+    def cheaper(self, unet: VideoUNet, before: Cost, edit: str, weights_too: bool = False) -> Cost:
+        """The cost of ``unet`` after ``edit``.
+
+        Errors: EffectError when its FLOPs, or with ``weights_too`` its parameters, are not fewer than before.
+        """
         after = self.measure(unet)
-        if not after.tflops < before.tflops:
-            raise EffectError(
-                f"{edit} was declared to save FLOPs and did not",
-                got=f"{after.tflops:.6f} TFLOPs after, {before.tflops:.6f} before",
-                allowed="fewer than before",
-                where=f"the section {self.stage} of the recipe",
-            )
+        for saved in ("tflops", "params_m") if weights_too else ("tflops",):
+            if not getattr(after, saved) < getattr(before, saved):
+                raise EffectError(
+                    f"{edit} was declared to save {SAVED[saved]} and did not",
+                    got=f"{getattr(after, saved):.6f} {saved} after, {getattr(before, saved):.6f} before",
+                    allowed="fewer than before",
+                    where=f"the section {self.stage} of the recipe",
+                )
         return after
 
     def record(

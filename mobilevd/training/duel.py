@@ -26,12 +26,16 @@ VALIDATION_CLIPS = 16
 
 @dataclass(frozen=True)
 class Mechanism:
-    """Something outside the generator that learns with it at a rate of its own: the gates of pruning."""
+    """Something outside the generator that learns with it at a rate of its own: the gates of pruning.
+
+    ``penalty`` is added to the generator's loss, and its value to the curves as loss_penalty.
+    """
 
     module: nn.Module
     lr: float
     before_step: Callable[[torch.Generator], object]
     before_validation: Callable[[], object]
+    penalty: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,13 @@ class Turns:
             g = adversarial.generator_terms(
                 self._network, self._heads, batch.latents, self._condition(batch), draws, self._s
             )
-        moved = self.generator.move(g.loss, step)
-        losses = {"loss_g": g.loss, "loss_rec": g.reconstruction, "loss_adv": g.adversarial}
+        losses = {"loss_g": g.loss, "loss_rec": g.reconstruction, "loss_adv": g.adversarial} | self._penalty()
+        moved = self.generator.move(g.loss + losses.get("loss_penalty", 0.0), step)
         return g, _floats(losses) | {"grad_norm_g": moved["grad_norm"], "lr_g": moved["lr"]}
+
+    def _penalty(self) -> dict[str, Tensor]:
+        mechanism = self._duel.mechanism
+        return {} if mechanism is None or mechanism.penalty is None else {"loss_penalty": mechanism.penalty()}
 
     def _discriminators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws, fakes: list[Tensor]):
         gamma = self._s.r1_gamma * self._s.r1_every if step % self._s.r1_every == 0 else 0.0
@@ -141,7 +149,7 @@ def _moving(network: nn.Module, mechanism: Mechanism | None, lr: float):
     groups = [([p for p in network.parameters() if p.requires_grad], lr)]
     if mechanism is None:
         return network, groups
-    both = nn.ModuleDict({"network": network, "mechanism": mechanism.module})
+    both = nn.ModuleDict({"network": network, "mechanism": mechanism.module.to(next(network.parameters()).device)})
     return both, [*groups, (list(mechanism.module.parameters()), mechanism.lr)]
 
 

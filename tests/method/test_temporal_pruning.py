@@ -1,91 +1,64 @@
-"""Gates, exact sampling, and removal: a closed gate and a removed block are the same function."""
+"""Gates and removal, on SVD's blocks and AnimateDiff's: a shut gate and a removed block are the same function."""
 
 import copy
 
 import pytest
 import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from torch import nn
 
 from mobilevd.errors import SurgeryError
 from mobilevd.method import temporal_pruning
-from mobilevd.method.temporal_pruning import (
-    GatedBlender,
-    SpatialResBlock,
-    SpatialTransformer,
-    brewer_sample,
-    brewer_weights,
-    inclusion_probabilities,
-)
-from mobilevd.svd.unet import AlphaBlender, temporal_blocks
+from mobilevd.method.block_importance import Budget, Learned
+from mobilevd.method.temporal_pruning import GatedBlender, NoMotion, SpatialResBlock, SpatialTransformer
+from mobilevd.svd.unet import AlphaBlender, SpatioTemporalResBlock, TransformerSpatioTemporalModel, temporal_blocks
 
-EQUAL = torch.zeros(7)
-SKEWED = torch.tensor([0.0, -0.3, 0.5, -1.0, 0.2, -0.7, 0.1])
-SATURATED = torch.tensor([4.0, 3.5, 0.0, -0.5, 0.3, -1.0, -3.0])
+MOTION = {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("CrossAttnDownBlockMotion", "DownBlockMotion"),
+    "up_block_types": ("UpBlockMotion", "CrossAttnUpBlockMotion"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 8,
+    "num_attention_heads": 2,
+    "motion_num_attention_heads": 2,
+    "motion_max_seq_length": 8,
+    "norm_num_groups": 4,
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("logits", [EQUAL, SKEWED, SATURATED], ids=["equal", "skewed", "saturated"])
-@pytest.mark.parametrize("n", [0, 1, 3, 6, 7])
-def test_inclusion_probabilities_sum_to_n_and_stay_proportional(logits, n):
-    p, q = inclusion_probabilities(logits, n), logits.double().exp()
-    assert p.sum().item() == pytest.approx(n, abs=1e-9)
-    assert ((p >= 0) & (p <= 1)).all()
-    inside = (p > 0) & (p < 1)
-    if inside.any():
-        c = p[inside] / q[inside]
-        torch.testing.assert_close(c, c[:1].expand_as(c), rtol=1e-12, atol=0)
-        assert (c[0] * q[p == 1] >= 1 - 1e-9).all()
+def some(count: int, of: int, seed: int = 0) -> torch.Tensor:
+    """z with ``count`` of ``of`` gates open."""
+    return (torch.randperm(of, generator=generator(seed)) < count).double()
 
 
-def test_inclusion_probabilities_follow_the_formula_by_hand():
-    p = inclusion_probabilities(torch.tensor([8.0, 2.0, 1.0, 1.0]).log(), 2)
-    torch.testing.assert_close(p, torch.tensor([1.0, 0.5, 0.25, 0.25], dtype=torch.float64))
+def random(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_brewer_weights_give_first_order_probabilities_exactly(n):
-    """Walk every order of draws and add up the chance that each unit is in."""
-    p = inclusion_probabilities(torch.tensor([0.0, -0.1, 0.15, -0.3, 0.06]), n)
-    assert (p < 1).all()
-    included = torch.zeros(5, dtype=torch.float64)
+@pytest.fixture
+def motion_network():
+    """A tiny UNetMotionModel whose motion modules do something (diffusers starts them at 0), and its inputs."""
 
-    def walk(drawn: torch.Tensor, chance: float, left: int) -> None:
-        if left == 0:
-            included[drawn] += chance
-            return
-        weights = brewer_weights(p, drawn)
-        for k in (~drawn).nonzero().flatten():
-            further = drawn.clone()
-            further[k] = True
-            walk(further, chance * (weights[k] / weights.sum()).item(), left - 1)
+    def make(seed: int = 0, **changes) -> tuple[UNetMotionModel, tuple[torch.Tensor, ...]]:
+        torch.manual_seed(seed)
+        network = UNetMotionModel(**(MOTION | changes)).double().eval()
+        with torch.no_grad():
+            for index, (name, p) in enumerate(network.named_parameters()):
+                if ".motion_modules." in name and ".proj_out." in name:
+                    p.copy_(random(*p.shape, seed=index) * 0.2)
+        return network, (random(1, 4, 3, 8, 8), torch.tensor(1.0).double(), random(3, 5, 8, seed=2))
 
-    walk(torch.zeros(5, dtype=torch.bool), 1.0, n)
-    torch.testing.assert_close(included, p, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("logits", [EQUAL, SKEWED, SATURATED], ids=["equal", "skewed", "saturated"])
-def test_samples_hold_exactly_n_and_meet_their_probabilities(logits):
-    n, draws, source = 3, 4000, generator()
-    p = inclusion_probabilities(logits, n)
-    samples = torch.stack([brewer_sample(p, source) for _ in range(draws)]).double()
-    assert (samples.sum(dim=1) == n).all()
-    standard_error = (p * (1 - p) / draws).sqrt()
-    assert ((samples.mean(dim=0) - p).abs() <= 5 * standard_error + 1e-12).all()
-
-
-def test_samples_repeat_under_one_generator_and_differ_under_another():
-    p = inclusion_probabilities(SKEWED, 3)
-    draw = lambda seed: torch.stack([brewer_sample(p, g) for g in [generator(seed)] for _ in range(20)])  # noqa: E731
-    assert torch.equal(draw(0), draw(0))
-    assert not torch.equal(draw(0), draw(1))
+    return make
 
 
 @torch.no_grad()
-def test_gates_are_open_until_sampled_and_add_no_key(build, inputs, relative):
+def test_gates_are_open_until_set_and_add_no_key(build, inputs, relative):
     plain, gated = build(), build()
-    temporal_pruning.attach(gated, keep=5)
+    temporal_pruning.attach(gated)
     assert relative(gated(*inputs()), plain(*inputs())) <= 1e-12
     assert list(gated.state_dict()) == list(plain.state_dict())
 
@@ -93,24 +66,60 @@ def test_gates_are_open_until_sampled_and_add_no_key(build, inputs, relative):
 @torch.no_grad()
 def test_a_gated_blend_is_the_formula(build):
     unet = build()
-    gates = temporal_pruning.attach(unet, keep=1)
-    gates.keep_top()
+    gates = temporal_pruning.attach(unet)
+    gates.set(torch.tensor([1.0, 0.0, 0.3] + [0.0] * 21))
     blocks = list(temporal_blocks(unet).values())
     x_s, x_t = torch.randn(2, 8, 4, 3, 3, dtype=torch.float64), torch.randn(2, 8, 4, 3, 3, dtype=torch.float64)
     indicator = torch.zeros(2, 4, dtype=torch.float64)
-    for z, block in ((1.0, blocks[0]), (0.0, blocks[1])):
+    for z, block in zip((1.0, 0.0, 0.3), blocks, strict=False):
         alpha = torch.sigmoid(block.time_mixer.mix_factor)
-        expected = x_s + z * (1 - alpha) * (x_t - x_s)
-        torch.testing.assert_close(block.time_mixer(x_s, x_t, indicator), expected, rtol=1e-13, atol=1e-13)
+        expected = x_s + torch.tensor(z).double() * (1 - alpha) * (x_t - x_s)
+        torch.testing.assert_close(block.time_mixer(x_s, x_t, indicator), expected, rtol=1e-7, atol=1e-7)
+
+
+def whole_block(kind: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """One full block of SVD in float64, with a blend far from even, and inputs for 2 clips of 5 frames."""
+    torch.manual_seed(0)
+    told = {"image_only_indicator": torch.zeros(2, 5, dtype=torch.float64)}
+    if kind == "resnet":
+        block = SpatioTemporalResBlock(32, 64, temb_channels=16, eps=1e-6)
+        told |= {"temb": random(10, 16)}
+    else:
+        block = TransformerSpatioTemporalModel(2, 16, in_channels=32, num_layers=2, cross_attention_dim=8)
+        told |= {"encoder_hidden_states": random(10, 1, 8, seed=2), "return_dict": False}
+    block.time_mixer.mix_factor.data.fill_(-1.3)
+    return block.double(), told | {"hidden_states": random(10, 32, 4, 6, seed=3)}
+
+
+@pytest.mark.parametrize("kind", ["resnet", "transformer"])
+@torch.no_grad()
+def test_a_removed_block_is_its_gate_at_0_and_a_kept_one_its_gate_at_1(kind, relative):
+    block, told = whole_block(kind)
+    out = lambda block: block(**told)[0] if kind == "transformer" else block(**told)  # noqa: E731
+    network = nn.ModuleDict({"block": block})
+    untouched = out(block)
+    gates = temporal_pruning.attach(network)
+    assert relative(out(network["block"]), untouched) <= 1e-14
+    gates.set(torch.zeros(1))
+    shut = out(network["block"])
+    assert relative(shut, untouched) > 1e-2
+    kept, removed = copy.deepcopy(network), network
+    gates.set(torch.ones(1))
+    temporal_pruning.bake(kept, gates)
+    assert torch.equal(out(kept["block"]), untouched)
+    gates.set(torch.zeros(1))
+    temporal_pruning.bake(removed, gates)
+    assert relative(out(removed["block"]), shut) <= 1e-14
+    assert sum(p.numel() for p in removed.parameters()) < sum(p.numel() for p in kept.parameters())
 
 
 @pytest.mark.parametrize("keep", [0, 1, 9, 24])
 @torch.no_grad()
 def test_baked_network_equals_gated_one(build, inputs, relative, keep):
     unet = build()
-    gates = temporal_pruning.attach(unet, keep)
-    gates.logits.copy_(torch.randn(24, generator=generator()))
-    names = gates.keep_top()
+    gates = temporal_pruning.attach(unet)
+    gates.set(some(keep, of=24))
+    names = [name for name, z in zip(gates.names, gates.z.tolist(), strict=True) if z]
     gated = unet(*inputs())
     assert temporal_pruning.bake(unet, gates) == {"op": "temporal_pruning", "keep": names}
     assert len(names) == keep
@@ -118,10 +127,21 @@ def test_baked_network_equals_gated_one(build, inputs, relative, keep):
 
 
 @torch.no_grad()
+def test_gates_that_are_half_open_are_folded_into_their_blocks(build, inputs, relative):
+    unet = build()
+    gates = temporal_pruning.attach(unet)
+    gates.set(some(9, of=24) * torch.rand(24, generator=generator(1)))
+    gated = unet(*inputs())
+    gates.set(torch.where(gates.z > 0, gates.z, 0.0))
+    assert len(temporal_pruning.bake(unet, gates)["keep"]) == 9
+    assert relative(unet(*inputs()), gated) <= 1e-12
+
+
+@torch.no_grad()
 def test_baked_network_really_loses_the_temporal_halves(build):
     unet, before = build(), build().state_dict()
-    gates = temporal_pruning.attach(unet, keep=1)
-    gates.logits[gates.names.index("mid_block.attentions.0")] = 1.0
+    gates = temporal_pruning.attach(unet)
+    gates.set(torch.tensor([float(name == "mid_block.attentions.0") for name in gates.names]))
     temporal_pruning.bake(unet, gates)
     after = unet.state_dict()
     assert list(temporal_blocks(unet)) == ["mid_block.attentions.0"]
@@ -144,32 +164,33 @@ def test_frames_do_not_meet_when_every_temporal_block_is_removed(build, inputs):
     assert torch.equal(unet(changed, *rest)[:, :2], unet(sample, *rest)[:, :2])
 
 
-def test_straight_through_gradient_reaches_every_logit_and_is_dp_from_dz(build, inputs):
+def test_straight_through_gradient_reaches_every_importance_of_a_network_and_is_dp_from_dz(build, inputs):
     unet = build()
-    gates = temporal_pruning.attach(unet, keep=9)
+    gates, learned = temporal_pruning.attach(unet), Learned(Budget((1.0,) * 24, keep=9))
     with torch.no_grad():
-        gates.logits.copy_(0.3 * torch.randn(24, generator=generator()))
-    z = gates.sample(generator(3))
+        learned.logits.copy_(0.3 * torch.randn(24, generator=generator()))
+    z = learned.draw(generator(3))
+    gates.set(z)
     assert (z.detach() - z.detach().round()).abs().max() < 1e-15
     assert z.sum().item() == pytest.approx(9)
     z.retain_grad()
     unet(*inputs()).square().sum().backward()
     assert (z.grad.abs() > 0).all()
-    assert (gates.logits.grad.abs() > 0).all()
-    p = gates.probabilities().detach()
+    assert (learned.logits.grad.abs() > 0).all()
+    p = learned.probabilities().detach()
     assert (p < 1).all()
     by_hand = p * (z.grad - (p * z.grad).sum() / 9)  # dp_j/dlogit_i = p_j (δ_ij − p_i/n)
-    torch.testing.assert_close(gates.logits.grad, by_hand.float(), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(learned.logits.grad, by_hand.float(), rtol=1e-4, atol=1e-8)
 
 
 def test_training_moves_weights_and_importances_and_frozen_weights_stay(build, inputs):
     unet = build()
     unet.conv_in.requires_grad_(False)
-    gates, source = temporal_pruning.attach(unet, keep=9), generator()
-    optimizer = torch.optim.SGD([*(p for p in unet.parameters() if p.requires_grad), *gates.parameters()], lr=1e-6)
+    gates, learned, source = temporal_pruning.attach(unet), Learned(Budget((1.0,) * 24, keep=9)), generator()
+    optimizer = torch.optim.SGD([*(p for p in unet.parameters() if p.requires_grad), *learned.parameters()], lr=1e-6)
     before = {k: v.clone() for k, v in unet.state_dict().items()}
     for _ in range(2):
-        gates.sample(source)
+        gates.set(learned.draw(source))
         optimizer.zero_grad()
         unet(*inputs()).square().sum().backward()
         optimizer.step()
@@ -180,18 +201,17 @@ def test_training_moves_weights_and_importances_and_frozen_weights_stay(build, i
         name for name in gates.names if not torch.equal(*(x[f"{name}.time_mixer.mix_factor"] for x in (before, after)))
     ]
     assert 9 <= len(moved) <= 18
-    assert (gates.logits != 0).all()
+    assert (learned.logits != 0).all()
 
 
 @torch.no_grad()
 def test_a_weight_average_copied_while_gates_are_drawn_obeys_them_and_bakes(build, inputs, relative):
     unet = build()
-    gates = temporal_pruning.attach(unet, keep=9)
+    gates = temporal_pruning.attach(unet)
     with torch.enable_grad():
-        gates.sample(generator())
+        gates.set(Learned(Budget((1.0,) * 24, keep=9)).draw(generator()))
     average = copy.deepcopy(unet)
-    gates.logits.copy_(torch.randn(24, generator=generator()))
-    gates.keep_top()
+    gates.set(some(9, of=24))
     assert relative(average(*inputs()), unet(*inputs())) <= 1e-12
     expected = average(*inputs())
     temporal_pruning.bake(average, gates)
@@ -213,15 +233,114 @@ def test_without_gates_nothing_knows_of_them(build):
     assert not any(isinstance(module, GatedBlender) for module in build().modules())
 
 
+def test_magnitudes_are_the_temporal_shares_of_the_blend(build):
+    unet = build()
+    blocks = list(temporal_blocks(unet).values())
+    for index, block in enumerate(blocks):
+        block.time_mixer.mix_factor.data.fill_(float(index) - 12.0)
+    expected = 1 - torch.sigmoid(torch.arange(24, dtype=torch.float64) - 12.0)
+    torch.testing.assert_close(temporal_pruning.magnitudes(unet), expected)
+
+
 def test_impossible_edits_are_refused(build):
     unet = build()
-    with pytest.raises(SurgeryError, match="0 to 24"):
-        temporal_pruning.attach(unet, keep=25)
     with pytest.raises(SurgeryError, match="no temporal blocks"):
         temporal_pruning.remove(unet, ["conv_in"])
-    gates = temporal_pruning.attach(unet, keep=1)
+    gates = temporal_pruning.attach(unet)
     with pytest.raises(SurgeryError, match="gates already"):
-        temporal_pruning.attach(unet, keep=1)
+        temporal_pruning.attach(unet)
+    gates.set(torch.zeros(24))
     temporal_pruning.bake(unet, gates)
     with pytest.raises(SurgeryError, match=r"mid_block\.attentions\.0"):
         temporal_pruning.remove(unet, ["mid_block.attentions.0"])
+    with pytest.raises(SurgeryError, match="no temporal block"):
+        temporal_pruning.attach(unet)
+    with pytest.raises(SurgeryError, match="no gate to bake"):
+        temporal_pruning.bake(build(), gates)
+
+
+@pytest.mark.parametrize("mid", [True, False])
+@torch.no_grad()
+def test_motion_modules_are_found_and_their_open_gates_change_no_bit(motion_network, mid):
+    network, given = motion_network(use_motion_mid_block=mid)
+    plain, keys = network(*given).sample, list(network.state_dict())
+    gates = temporal_pruning.attach(network)
+    assert all(".motion_modules." in name for name in gates.names)
+    assert len(gates.names) == 6 + mid
+    assert torch.equal(network(*given).sample, plain)
+    assert list(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 7])
+@torch.no_grad()
+def test_a_baked_motion_network_equals_its_gated_one(motion_network, relative, keep):
+    network, given = motion_network()
+    plain = network(*given).sample
+    gates = temporal_pruning.attach(network)
+    gates.set(some(keep, of=7))
+    gated = network(*given).sample
+    assert (relative(gated, plain) < 1e-12) == (keep == 7)
+    log = temporal_pruning.bake(network, gates)
+    assert relative(network(*given).sample, gated) <= 1e-12
+    removed = [name for name, module in network.named_modules() if isinstance(module, NoMotion)]
+    assert sorted(removed + log["keep"]) == sorted(gates.names)
+    assert len(removed) == 7 - keep
+    assert not any(name.startswith(tuple(f"{r}." for r in removed)) for name in network.state_dict())
+
+
+@torch.no_grad()
+def test_half_open_motion_gates_are_folded_and_frames_part_when_all_are_shut(motion_network, relative):
+    network, given = motion_network()
+    gates = temporal_pruning.attach(network)
+    gates.set(torch.linspace(0.1, 1.0, 7))
+    gated = network(*given).sample
+    temporal_pruning.bake(network, gates)
+    assert relative(network(*given).sample, gated) <= 1e-12
+    temporal_pruning.remove(network, keep=[])
+    sample, *rest = given
+    changed = sample.clone()
+    changed[:, :, 2] += 1.0
+    assert torch.equal(network(changed, *rest).sample[:, :, :2], network(*given).sample[:, :, :2])
+
+
+@torch.no_grad()
+def test_a_pruned_motion_network_is_rebuilt_from_its_log_and_loads_strictly(motion_network):
+    network, given = motion_network()
+    log = temporal_pruning.remove(network, ["mid_block.motion_modules.0", "down_blocks.0.motion_modules.0"])
+    twin, _ = motion_network(seed=1)
+    temporal_pruning.remove(twin, log["keep"])
+    twin.load_state_dict(network.state_dict(), strict=True)
+    assert torch.equal(twin(*given).sample, network(*given).sample)
+
+
+def test_gradients_reach_every_importance_of_motion_modules(motion_network):
+    network, given = motion_network()
+    gates, learned = temporal_pruning.attach(network), Learned(Budget((1.0,) * 7, keep=3))
+    gates.set(learned.draw(generator()))
+    network(*given).sample.square().sum().backward()
+    assert (learned.logits.grad.abs() > 0).all()
+
+
+def test_what_cannot_be_pruned_is_refused_by_name(motion_network):
+    shape = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1, "cross_attention_dim": 8}
+    downs, ups = ("CrossAttnDownBlock3D", "DownBlock3D"), ("UpBlock3D", "CrossAttnUpBlock3D")
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        other = UNet3DConditionModel(**shape, attention_head_dim=4, down_block_types=downs, up_block_types=ups)
+    with pytest.raises(SurgeryError, match=r"down_blocks\.0\.temp_convs\.0 \(TemporalConvLayer\)"):
+        temporal_pruning.remove(other, [])
+    with pytest.raises(SurgeryError, match=r"transformer_in \(TransformerTemporalModel\)"):
+        temporal_pruning.attach(other)
+    with torch.device("meta"):
+        still = UNet2DConditionModel(**shape, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+        decoder = AutoencoderKLTemporalDecoder(block_out_channels=(32,), layers_per_block=1)
+    with pytest.raises(SurgeryError, match="UNet2DConditionModel"):
+        temporal_pruning.attach(still)
+    with pytest.raises(SurgeryError, match=r"the other way round[^$]*mid_block\.resnets\.0\.time_mixer"):
+        temporal_pruning.attach(decoder)
+    network, _ = motion_network()
+    with pytest.raises(SurgeryError, match=r"down_blocks\.0\.motion_modules\.0"):
+        temporal_pruning.magnitudes(network)
+    network.mid_block.motion_modules[0].proj_out = nn.Sequential()
+    with pytest.raises(SurgeryError, match=r"mid_block\.motion_modules\.0\.proj_out"):
+        temporal_pruning.attach(network)

@@ -37,9 +37,12 @@ def test_what_was_read_becomes_a_parent(job):
 def test_an_edit_that_saved_nothing_fails(job):
     unet, _ = job.network("finetune")
     now = job.measure(unet)
-    assert job.cheaper(unet, Cost(now.tflops * 1.01, 1.0), "halving") == now
+    assert job.cheaper(unet, Cost({"all": sum(now.flops.values()) + 1}, now.params), "halving") == now
     with pytest.raises(EffectError, match="halving"):
         job.cheaper(unet, now, "halving")
+    dearer = Cost({"all": sum(now.flops.values()) + 1}, now.params)
+    with pytest.raises(EffectError, match="halving was declared to save parameters"):
+        job.cheaper(unet, dearer, "halving", weights_too=True)
 
 
 def test_stages_draw_different_numbers_from_one_recipe(job, tmp_path):

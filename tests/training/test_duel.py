@@ -2,8 +2,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from mobilevd.method import temporal_pruning
+from mobilevd.method.block_importance import Budget, Learned
 from mobilevd.params import Adversarial
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints
@@ -80,15 +82,31 @@ def test_the_generator_is_left_with_its_average(make):
 def test_a_mechanism_learns_with_the_generator_at_its_own_rate_and_survives_a_kill(make, killed_at):
     def fight(folder):
         plain = make(folder)
-        gates = temporal_pruning.attach(plain.generator, 5)
-        mechanism = duel.Mechanism(gates, 0.05, gates.sample, gates.keep_top)
-        return dataclasses.replace(plain, mechanism=mechanism), gates
+        gates = temporal_pruning.attach(plain.generator)
+        blocks = Learned(Budget((1.0,) * len(gates.names), keep=5))
+        draw, settle = (lambda random: gates.set(blocks.draw(random))), (lambda: gates.set(blocks.settled()))
+        return dataclasses.replace(plain, mechanism=duel.Mechanism(blocks, 0.05, draw, settle)), blocks
 
-    whole, gates = fight("whole")
+    whole, blocks = fight("whole")
     curves = duel.train(whole)
-    assert float(gates.logits.detach().abs().max()) > 0.01
+    assert float(blocks.logits.detach().abs().max()) > 0.01
     with pytest.raises(killed_at(3)):
         duel.train(fight("killed")[0])
     again, resumed = fight("killed")
     assert duel.train(again) == curves
-    assert torch.equal(resumed.logits, gates.logits)
+    assert torch.equal(resumed.logits, blocks.logits)
+
+
+def test_a_mechanisms_penalty_is_part_of_what_the_generator_descends(make):
+    def value_after(weight: float) -> tuple[float, dict]:
+        plain = make()
+        outside = nn.ParameterDict({"value": nn.Parameter(torch.ones(()))})
+        penalty = lambda: weight * outside["value"].abs()  # noqa: E731
+        mechanism = duel.Mechanism(outside, 0.05, lambda _: None, lambda: None, penalty)
+        told = duel.Turns(dataclasses.replace(plain, mechanism=mechanism), duel.Accelerator()).take(0)
+        return float(outside["value"].detach()), told
+
+    (shrunk, told), (still, _) = value_after(2.0), value_after(0.0)
+    assert shrunk == pytest.approx(0.95, abs=1e-4)
+    assert still == 1.0
+    assert told["loss_penalty"] == 2.0
