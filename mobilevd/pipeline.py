@@ -1,6 +1,7 @@
 """A trained model in one line: ``MobileVDPipeline.from_pretrained(folder)(image).frames``.
 
-**Keeps** no training code is imported; every file's digest is checked on load (``tests/test_pipeline.py``).
+**Keeps** no training code is imported; every file's and every tensor's digest is checked on load
+(``tests/test_pipeline.py``).
 """
 
 import json
@@ -41,17 +42,21 @@ class MobileVDPipeline:
         self.base, self.step, self.clip, self.settings = base, step, clip, settings
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "MobileVDPipeline":
-        """Load a bundle. Errors: IntegrityError naming the file that is missing or was changed."""
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype | None = None) -> "MobileVDPipeline":
+        """Load a bundle; its network computes in ``dtype`` (as stored when None), autoencoder and encoder in fp32.
+
+        Errors: IntegrityError naming the file, or the network's tensor, that is missing or was changed.
+        """
         folder = Path(folder)
         if not (folder / CONFIG).is_file():
             raise MobileVDError(
                 "This folder is no bundle", got=str(folder), allowed=f"a folder with {CONFIG}", where="--model"
             )
+        surgery.check(folder)  # first, for it names the tensor where the manifest names the file
         artifacts.verify(folder)
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        unet, _ = surgery.load(folder)
-        return cls(Base(folder), OneStep(unet.eval()), Clip(**settings["clip"]), settings)
+        unet, _ = surgery.load(folder, dtype)
+        return cls(Base(folder), OneStep(unet), Clip(**settings["clip"]), settings)
 
     @torch.inference_mode()
     def __call__(

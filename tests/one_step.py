@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import tiny_svd
 import torch
 from safetensors.torch import save_file
 
@@ -12,18 +13,12 @@ from mobilevd.params import Recipe, check
 from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
 
-CHANNELS, TOKEN_DIM = 4, 16
-CONFIG = {
-    "in_channels": 2 * CHANNELS,
-    "out_channels": CHANNELS,
+CHANNELS, TOKEN_DIM = tiny_svd.UNET["out_channels"], tiny_svd.UNET["cross_attention_dim"]
+CONFIG = tiny_svd.UNET | {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
     "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
     "block_out_channels": (32, 64),
     "num_attention_heads": (1, 2),
-    "layers_per_block": 1,
-    "cross_attention_dim": TOKEN_DIM,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
     "num_frames": 5,
 }
 SPEC = one_step(frames=5, channels=CHANNELS, height=8, width=8, token_dim=TOKEN_DIM)

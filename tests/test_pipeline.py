@@ -1,6 +1,5 @@
 """A bundle is checked byte by byte and animates an image of any size, the same seed the same way; nothing trains."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,10 @@ import tiny_svd
 import torch
 from movies import texture
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.method import surgery
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.svd import autoencoder, conditioning
 from mobilevd.svd.sampler import OneStep, clip_noise
@@ -130,12 +131,74 @@ def test_folder_that_is_no_bundle_is_refused(tmp_path):
             MobileVDPipeline.from_pretrained(folder)
 
 
-def test_fresh_process_imports_no_training_evaluation_or_tracking():
-    """accelerate is not in the list: diffusers imports it wherever it is installed."""
-    script = "import sys, json, mobilevd.pipeline; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
-    loaded = set(json.loads(done.stdout.splitlines()[-1]))
-    assert "mobilevd.svd.unet" in loaded
-    ours = {"training", "evaluation", "device", "registry", "stages"}
-    assert not {f"mobilevd.{name}" for name in ours} & loaded
-    assert not {"mlflow", "metaflow", "onnxruntime", "great_expectations", "dvc", "matplotlib", "pandas"} & loaded
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean absolute difference of two clips in grey levels."""
+    return (a.float() - b.float()).abs().mean().item()
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_network_computes_in_the_precision_asked_for_and_makes_nearly_the_same_clip(pipeline, bundle, name):
+    asked = MobileVDPipeline.from_pretrained(bundle, dtype=PRECISIONS[name])
+    assert {p.dtype for p in asked.step.unet.parameters()} == {PRECISIONS[name]}
+    made, expected = asked(photo(), seed=3).frames, pipeline(photo(), seed=3).frames
+    assert 0 < difference(made, expected) < 2
+    assert difference(made, pipeline(photo(), seed=4).frames) > 2 * difference(made, expected)
+
+
+ANIMATE = """
+import sys
+trains = ["mobilevd.training", "mobilevd.evaluation", "mobilevd.device", "mobilevd.registry", "mobilevd.stages"]
+trains += ["accelerate", "mlflow", "metaflow", "onnx", "onnxruntime", "great_expectations", "dvc", "pandas"]
+trains += ["matplotlib"]
+for name in trains:
+    sys.modules[name] = None  # what tries to import it fails, and diffusers, which would where it can, does without
+import mobilevd.pipeline
+assert "mobilevd.svd.unet" in sys.modules
+assert not [name for name, module in sys.modules.items() if name.split(".")[0] in trains and module is not None]
+assert not [name for name in sys.modules if name.startswith(tuple(f"{name}." for name in trains))]
+from safetensors.torch import load_file, save_file
+*folders, photo, out = sys.argv[1:]
+image, clips = load_file(photo)["photo"], {}
+for folder in folders:
+    pipeline = mobilevd.pipeline.MobileVDPipeline.from_pretrained(folder)
+    clips[str(pipeline.step.unet.dtype)] = pipeline(image, seed=3).frames
+save_file(clips, out)
+"""
+
+
+def test_fresh_process_without_training_evaluation_or_tracking_animates_in_every_stored_precision(pipeline, tmp_path):
+    folders = [tiny_svd.write_bundle(tmp_path / n, FRAMES, 7.5, dtype=d).path for n, d in PRECISIONS.items()]
+    save_file({"photo": photo()}, tmp_path / "photo")
+    words = [sys.executable, "-W", "ignore", "-c", ANIMATE, *folders, tmp_path / "photo", tmp_path / "clips"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    clips, expected = load_file(tmp_path / "clips"), pipeline(photo(), seed=3).frames
+    assert list(clips) == sorted(f"torch.{name}" for name in PRECISIONS)
+    assert torch.equal(clips["torch.float32"], expected)
+    assert all(difference(clip, expected) < 2 for clip in clips.values())
+    assert len({clip.numpy().tobytes() for clip in clips.values()}) == 3
+
+
+def test_changed_and_swapped_tensors_of_the_network_are_named(copy):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    before = load_file(weights)
+    a, b = (f"down_blocks.{level}.attentions.0.proj_in.weight" for level in (0, 1))
+    for tensors, told in (
+        ({**before, a: before[a] + 1}, rf"{a} holds other bytes"),
+        ({**before, a: before[b], b: before[a]}, rf"{a} holds the bytes of {b}; {b} holds the bytes of {a}"),
+    ):
+        save_file(tensors, weights)
+        with pytest.raises(IntegrityError, match=told):
+            MobileVDPipeline.from_pretrained(copy)
+
+
+def test_a_description_made_to_fit_changed_weights_is_refused(copy):
+    unet, log = surgery.load(copy)
+    with torch.no_grad():
+        unet.conv_in.bias.add_(1)
+    surgery.save(unet, log, copy)
+    with pytest.raises(IntegrityError, match=r"tensors\.json"):
+        MobileVDPipeline.from_pretrained(copy)

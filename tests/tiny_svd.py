@@ -54,20 +54,23 @@ def unet(seed: int = 0, kind: type = VideoUNet, **changes) -> VideoUNet:
     return kind(**(UNET | changes)).eval().requires_grad_(False)
 
 
-def write_base(folder: Path, variant: str | None = None) -> Path:
-    """The layout of a downloaded SVD; with ``variant="fp16"`` the weights are half precision, in files named so."""
-    parts = {"unet": unet(kind=UNetSpatioTemporalConditionModel), "vae": vae(), "image_encoder": tower()}
-    for name, part in parts.items():
+def write_base(folder: Path, variant: str | None = None, shard: str = "10GB", frames: int = 14) -> Path:
+    """The layout of a downloaded SVD, or of SVD-XT with 25 ``frames``, in files of at most ``shard``.
+
+    With ``variant="fp16"`` the weights are half precision, in files named so.
+    """
+    network = unet(kind=UNetSpatioTemporalConditionModel, num_frames=frames)
+    for name, part in {"unet": network, "vae": vae(), "image_encoder": tower()}.items():
         part = part.half() if variant else part
-        part.save_pretrained(folder / name, variant=variant)
+        part.save_pretrained(folder / name, variant=variant, max_shard_size=shard)
     return folder
 
 
-def write_bundle(folder: Path, frames: int = 14, fps: float = 7.0) -> Artifact:
-    """A sealed bundle for clips of ``frames`` frames of 64x64 pixels; its network had one edit."""
+def write_bundle(folder: Path, frames: int = 14, fps: float = 7.0, dtype: torch.dtype = torch.float32) -> Artifact:
+    """A sealed bundle for clips of ``frames`` frames of 64x64 pixels; its network in ``dtype`` had one edit."""
     vae().save_pretrained(folder / "vae")
     tower().save_pretrained(folder / "image_encoder")
-    network = unet()
+    network = unet().to(dtype)
     surgery.save(network, [cross_attention.apply(network)], folder)
     clip = {"frames": frames, "fps": fps, "width": 64, "height": 64}
     settings = {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02, "sigma_max": 700.0}

@@ -1,31 +1,39 @@
 """The ordered log of edits: what was done to a network, so that any checkpoint can be rebuilt and loaded strictly.
 
 **Changes** nothing by itself; replays the mechanisms of this folder. **Keeps** every bit of a saved and loaded network;
-refuses a tensor too many, too few or misshapen by its name (``tests/method/test_surgery.py``).
+refuses a tensor that is not the one saved, by its name (``tests/method/test_surgery.py``, ``test_edit_orders.py``).
 """
 
 import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mobilevd.artifacts import write_json
 from mobilevd.errors import IntegrityError, SurgeryError
-from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
+from mobilevd.method import (
+    channel_funnel,
+    conv_funnel,
+    cross_attention,
+    spatial_multiscale,
+    temporal_multiscale,
+    temporal_pruning,
+    truncated_svd,
+)
+from mobilevd.svd import weights
 from mobilevd.svd.unet import VideoUNet, config_of
 
 CONFIG = "unet/config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-WEIGHTS_FP16 = "unet/diffusion_pytorch_model.fp16.safetensors"
+TENSORS = "unet/tensors.json"
 LOG = "unet/surgery.json"
 
 Log = list[dict]
 
 
 def save(unet: VideoUNet, log: Log, folder: Path) -> None:
-    """Write configuration, weights and log under ``folder``/unet.
+    """Write configuration, log, weights and what each tensor is (dtype, shape, sha256) under ``folder``/unet.
 
     Errors: SurgeryError when ``log`` is not the edits made: a gate not baked, a funnel not merged, an entry forgotten.
     """
@@ -33,26 +41,38 @@ def save(unet: VideoUNet, log: Log, folder: Path) -> None:
     folder = Path(folder)
     write_json(folder / CONFIG, config_of(unet))
     write_json(folder / LOG, log)
+    tensors = {name: tensor.contiguous() for name, tensor in unet.state_dict().items()}
+    write_json(folder / TENSORS, weights.describe(tensors))
     aside = (folder / WEIGHTS).with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in unet.state_dict().items()}, aside)
+    save_file(tensors, aside)
     aside.replace(folder / WEIGHTS)
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> tuple[VideoUNet, Log]:
     """The network saved in ``folder``, in ``dtype`` (as stored when None), and its log.
 
-    Errors: IntegrityError for a missing file, or a tensor that is missing, extra or misshapen, by name.
+    Errors: IntegrityError for a missing file, or a tensor that is missing, extra, misshapen or changed, by name.
     """
     folder = Path(folder)
     log = _read(folder / LOG)
-    return _load(folder / WEIGHTS, _read(folder / CONFIG), log, dtype), log
+    with torch.device("meta"):
+        unet = rebuild(_read(folder / CONFIG), log)
+    tensors = weights.read(folder / WEIGHTS)
+    weights.check_shapes(tensors, unet.state_dict(), folder / WEIGHTS)
+    weights.check_digests(tensors, _described(folder), folder / WEIGHTS)
+    if dtype is not None:
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    unet.load_state_dict(tensors, strict=True, assign=True)
+    return unet.eval(), log
 
 
-def load_base(folder: Path, dtype: torch.dtype = torch.float32) -> VideoUNet:
-    """An unedited network from a folder in diffusers layout, half-precision files included. Errors: as ``load``."""
-    folder = Path(folder)
-    weights = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else WEIGHTS_FP16)
-    return _load(weights, _read(folder / CONFIG), [], dtype)
+def check(folder: Path) -> None:
+    """Compare the weights in ``folder`` with what was written down of each tensor when they were saved.
+
+    Errors: IntegrityError for a file that is missing, or a tensor that is missing, extra, cut off or changed, by name.
+    """
+    path = Path(folder) / WEIGHTS
+    weights.check_digests(weights.read(path), _described(Path(folder)), path)
 
 
 def rebuild(config: dict, log: Log) -> VideoUNet:
@@ -73,49 +93,28 @@ def replay(unet: VideoUNet, entry: dict) -> None:
             cross_attention.apply(unet)
         case {"op": temporal_multiscale.OP, "down": down}:
             temporal_multiscale.apply(unet, down)
+        case {"op": spatial_multiscale.OP, "down": down}:
+            spatial_multiscale.apply(unet, down)
         case {"op": temporal_pruning.OP, "keep": keep}:
             temporal_pruning.remove(unet, keep)
         case {"op": channel_funnel.OP, "fun_factor": fun_factor, "where": where}:
             channel_funnel.narrow(unet, fun_factor, where)
+        case {"op": channel_funnel.OP, "ranks": ranks}:
+            channel_funnel.narrow_to(unet, ranks)
+        case {"op": conv_funnel.OP, "fun_factor": fun_factor, "where": where}:
+            conv_funnel.narrow(unet, fun_factor, where)
+        case {"op": truncated_svd.OP, "fun_factor": fun_factor, "where": where}:
+            truncated_svd.narrow(unet, fun_factor, where)
         case _:
-            ops = (cross_attention.OP, temporal_multiscale.OP, temporal_pruning.OP, channel_funnel.OP)
+            edits = (cross_attention, temporal_multiscale, spatial_multiscale, temporal_pruning)
+            ops = [edit.OP for edit in (*edits, channel_funnel, conv_funnel, truncated_svd)]
             raise SurgeryError("The log holds an edit nobody knows", got=entry, allowed=", ".join(ops), where=LOG)
-
-
-def _load(weights: Path, config: dict, log: Log, dtype: torch.dtype | None) -> VideoUNet:
-    with torch.device("meta"):
-        unet = rebuild(config, log)
-    _check_tensors(weights, {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()})
-    tensors = load_file(weights)
-    if dtype is not None:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    unet.load_state_dict(tensors, strict=True, assign=True)
-    return unet.eval()
-
-
-def _check_tensors(weights: Path, expected: dict[str, tuple[int, ...]]) -> None:
-    if not weights.is_file():
-        raise IntegrityError("The network's weights are missing", got=str(weights), allowed="a safetensors file")
-    with safe_open(weights, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    wrong = [f"missing {name}" for name in expected.keys() - found.keys()]
-    wrong += [f"extra {name}" for name in found.keys() - expected.keys()]
-    both = expected.keys() & found.keys()
-    wrong += [f"{name} is {found[name]}, not {expected[name]}" for name in both if found[name] != expected[name]]
-    if wrong:
-        shown = "; ".join(sorted(wrong)[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
-        raise IntegrityError(
-            "The weights do not fit the configuration and its edits",
-            got=shown,
-            allowed=f"exactly the {len(expected)} tensors of the edited network",
-            where=str(weights),
-        )
 
 
 def _check_log_explains(unet: VideoUNet, log: Log) -> None:
     with torch.device("meta"):
-        expected = _outline(rebuild(config_of(unet), log))
-    found = _outline(unet)
+        expected = outline(rebuild(config_of(unet), log))
+    found = outline(unet)
     if found == expected:
         return
     names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -128,7 +127,7 @@ def _check_log_explains(unet: VideoUNet, log: Log) -> None:
     )
 
 
-def _outline(unet: VideoUNet) -> dict[str, tuple]:
+def outline(unet: VideoUNet) -> dict[str, tuple]:
     """Module name → kind, own settings and shapes of its own tensors: two networks of one outline load each other."""
     return {
         name: (
@@ -140,7 +139,19 @@ def _outline(unet: VideoUNet) -> dict[str, tuple]:
     }
 
 
+def _described(folder: Path) -> weights.Described:
+    told = _read(folder / TENSORS)
+    if not isinstance(told, dict):
+        raise IntegrityError("The tensors are not described", got=type(told).__name__, where=str(folder / TENSORS))
+    return told
+
+
 def _read(path: Path) -> dict | list:
     if not path.is_file():
-        raise IntegrityError("A file of the network is missing", got=str(path), allowed="a folder in diffusers layout")
-    return json.loads(path.read_text(encoding="utf-8"))
+        raise IntegrityError("A file of the network is missing", got=str(path), allowed="as surgery.save wrote it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise IntegrityError(
+            "A file of the network cannot be read", got=str(path), allowed="as surgery.save wrote it"
+        ) from None

@@ -1,6 +1,7 @@
 """What a run starts from: SVD from the hub or a folder, or the embedded pocket base; one loader for all.
 
-**Keeps** safetensors only, the pocket's digests checked on every load (``tests/svd/test_base.py``).
+**Keeps** safetensors only, no tensor missing or extra, the pocket's digests checked on every load
+(``tests/svd/test_base.py``).
 """
 
 import hashlib
@@ -22,12 +23,14 @@ from mobilevd.errors import IntegrityError, RecipeError
 from mobilevd.packages import project_root
 from mobilevd.params import Clip
 from mobilevd.shapes import Video
-from mobilevd.svd import autoencoder
+from mobilevd.svd import autoencoder, weights
 from mobilevd.svd.conditioning import image_tokens
+from mobilevd.svd.scheduler import Schedule, read
 from mobilevd.svd.unet import VideoUNet
 
 POCKET = "pocket"
 PARTS = ("unet", "vae", "image_encoder")
+MISFIT = "The base's weights do not fit its configuration"
 
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()
@@ -63,6 +66,11 @@ class Base:
     def unet(self) -> VideoUNet:
         """A fresh copy of the network, unedited."""
         return _load(VideoUNet, self.folder / "unet").float()
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise levels that the many-step sampler visits."""
+        return read(self.folder)
 
     @property
     def unet_config(self) -> dict:
@@ -158,15 +166,46 @@ def _check_layout(folder: Path, base: str) -> None:
 
 
 def _load(kind: type, folder: Path):
-    """Load one part in fp32; its half-precision variant when that is the only one there. Never a pickle."""
-    weights = [p.name for p in folder.iterdir() if p.suffix == ".safetensors"]
-    if not weights:
+    """Load one part in fp32; its half-precision variant when that is the only one there. Never a pickle.
+
+    Errors: RecipeError without safetensors; IntegrityError for a tensor missing, extra, misshapen or cut off, by name.
+    """
+    variant, files = _stored(folder)
+    for path in files:
+        weights.check_whole(path)
+    if kind is CLIPVisionModelWithProjection:
+        options = {"dtype": torch.float32, "ignore_mismatched_sizes": True}  # so that they are told, and refused below
+    else:
+        options = {"torch_dtype": torch.float32}
+    try:
+        part, told = kind.from_pretrained(
+            folder, variant=variant, use_safetensors=True, output_loading_info=True, **options
+        )
+    except ValueError as error:  # how diffusers tells of a misshapen tensor
+        raise IntegrityError(MISFIT, got=str(error).split(". If you")[0], where=str(folder)) from None
+    weights.refuse(MISFIT, _misfits(told), folder)
+    return part
+
+
+def _stored(folder: Path) -> tuple[str | None, list[Path]]:
+    """The variant to read, and its files: one, or the shards that an index lists."""
+    found = [path for path in folder.iterdir() if ".safetensors" in path.suffixes]
+    whole = [path for path in found if ".fp16" not in path.name]
+    chosen = whole or found
+    if not chosen:
         raise RecipeError(
             "The base has no safetensors weights", got=str(folder), allowed="*.safetensors", where="base:"
         )
-    full = any(".fp16" not in name for name in weights)
-    dtype = {"dtype": torch.float32} if kind is CLIPVisionModelWithProjection else {"torch_dtype": torch.float32}
-    return kind.from_pretrained(folder, variant=None if full else "fp16", use_safetensors=True, **dtype)
+    indices = [path for path in chosen if path.suffix == ".json"]
+    listed = {name for index in indices for name in json.loads(index.read_bytes())["weight_map"].values()}
+    return None if whole else "fp16", [folder / name for name in sorted(listed)] or chosen
+
+
+def _misfits(told: dict) -> list[str]:
+    """What a loader says about tensors that it did not place; position ids are no weights, old encoders stored them."""
+    wrong = [f"missing {name}" for name in told["missing_keys"]]
+    wrong += [f"extra {name}" for name in told["unexpected_keys"] if not name.endswith(".position_ids")]
+    return wrong + [f"{name} is {tuple(is_)}, not {tuple(should)}" for name, is_, should in told["mismatched_keys"]]
 
 
 def _frozen(net):

@@ -1,6 +1,9 @@
 """Every mechanism in the pipeline's order, saved and loaded: the same bits, or a refusal that names the tensor."""
 
+import hashlib
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -9,15 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from mobilevd.errors import IntegrityError, SurgeryError
 from mobilevd.method import channel_funnel, cross_attention, surgery, temporal_multiscale, temporal_pruning
+from mobilevd.svd import base
 from mobilevd.svd.unet import config_of, temporal_blocks
 
 
 def edit(unet) -> list[dict]:
     """finetune → distill → prune → funnel, as the pipeline edits the network."""
     log = [cross_attention.apply(unet), temporal_multiscale.apply(unet, "max")]
-    gates = temporal_pruning.attach(unet, keep=7)
-    with torch.no_grad():
-        gates.logits.copy_(torch.randn(24, generator=torch.Generator().manual_seed(0)))
+    gates = temporal_pruning.attach(unet)
+    gates.set((torch.randperm(24, generator=torch.Generator().manual_seed(0)) < 7).double())
     log.append(temporal_pruning.bake(unet, gates))
     channel_funnel.attach(unet, 0.5, "spatial", "csi")
     return [*log, channel_funnel.merge(unet)]
@@ -63,24 +66,33 @@ def test_an_unedited_network_saved_here_loads_in_diffusers_and_back(build, input
     theirs = UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False)
     assert torch.equal(theirs(*given, return_dict=False)[0], unet(*given))
     theirs.save_pretrained(tmp_path / "theirs" / "unet")
-    assert torch.equal(surgery.load_base(tmp_path / "theirs")(*given), unet(*given))
+    assert torch.equal(base.Base(tmp_path / "theirs").unet()(*given), unet(*given))
 
 
-def test_a_half_precision_base_is_read_as_float32(build, tmp_path):
-    unet = build(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_network_keeps_its_precision_unless_another_is_asked_for(build, tmp_path, dtype):
+    unet = build(dtype)
     surgery.save(unet, [], tmp_path)
-    half = {name: tensor.half() for name, tensor in unet.state_dict().items()}
-    save_file(half, tmp_path / surgery.WEIGHTS_FP16)
-    (tmp_path / surgery.WEIGHTS).unlink()
-    loaded = surgery.load_base(tmp_path).state_dict()
-    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in half.items())
-    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
+    stored, asked = surgery.load(tmp_path)[0], surgery.load(tmp_path, torch.float64)[0]
+    for name, tensor in unet.named_parameters():
+        assert torch.equal(stored.get_parameter(name), tensor)
+        assert torch.equal(asked.get_parameter(name), tensor.double())
+    assert (stored.dtype, asked.dtype) == (dtype, torch.float64)
 
 
-def test_a_dtype_can_be_asked_for(build, tmp_path):
-    surgery.save(build(torch.float32), [], tmp_path)
-    assert surgery.load(tmp_path, torch.float64)[0].dtype == torch.float64
-    assert surgery.load(tmp_path)[0].dtype == torch.float32
+def test_every_tensor_is_described_by_dtype_shape_and_digest_of_what_is_stored(build, tmp_path):
+    unet = build(torch.float16)
+    surgery.save(unet, [], tmp_path)
+    told = json.loads((tmp_path / surgery.TENSORS).read_text())
+    assert told.keys() == unet.state_dict().keys()
+    digest = hashlib.sha256(unet.conv_in.weight.detach().numpy().tobytes()).hexdigest()
+    assert told["conv_in.weight"] == {"dtype": "float16", "shape": [32, 8, 3, 3], "sha256": digest}
+
+
+def saved(unet, folder) -> dict[str, torch.Tensor]:
+    """The tensors of an edited network that was saved in ``folder``."""
+    surgery.save(unet, edit(unet), folder)
+    return load_file(folder / surgery.WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +104,68 @@ def test_a_dtype_can_be_asked_for(build, tmp_path):
     ],
 )
 def test_a_tensor_that_does_not_belong_is_refused_by_name(build, tmp_path, damage, told):
-    unet = build(torch.float32)
-    surgery.save(unet, edit(unet), tmp_path)
-    tensors = load_file(tmp_path / surgery.WEIGHTS)
+    tensors = saved(build(torch.float32), tmp_path)
     damage(tensors)
     save_file(tensors, tmp_path / surgery.WEIGHTS)
     with pytest.raises(IntegrityError, match=told):
         surgery.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", [surgery.CONFIG, surgery.LOG, surgery.WEIGHTS])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda tensors, a, b: tensors[a].view(-1)[3].add_(1), "got:     {a} holds other bytes\n"),
+        (
+            lambda tensors, a, b: tensors.update({a: tensors[a].double()}),
+            "got:     {a} has dtype float64, not float32\n",
+        ),
+        (
+            lambda tensors, a, b: tensors.update({a: tensors[b], b: tensors[a]}),
+            "got:     {a} holds the bytes of {b}; {b} holds the bytes of {a}\n",
+        ),
+    ],
+)
+def test_a_changed_tensor_of_the_right_shape_is_refused_by_name(build, tmp_path, damage, told):
+    a, b = (f"down_blocks.{level}.attentions.0.proj_in.weight" for level in (0, 1))
+    tensors = saved(build(torch.float32), tmp_path)
+    assert tensors[a].shape == tensors[b].shape
+    damage(tensors, a, b)
+    save_file(tensors, tmp_path / surgery.WEIGHTS)
+    with pytest.raises(IntegrityError, match=re.escape(told.format(a=a, b=b))):
+        surgery.load(tmp_path)
+
+
+def test_weights_of_another_network_of_the_same_form_are_refused(build, tmp_path):
+    names = saved(build(torch.float32), tmp_path / "own").keys()
+    saved(build(torch.float32, seed=1), tmp_path / "foreign")
+    shutil.copyfile(tmp_path / "foreign" / surgery.WEIGHTS, tmp_path / "own" / surgery.WEIGHTS)
+    with pytest.raises(IntegrityError, match=r"holds other bytes; (.|\n)*and \d{2,} more"):
+        surgery.load(tmp_path / "own")
+    assert len(names) > 100
+
+
+@pytest.mark.parametrize("part", [0.9, 0.5, 0.1, 0.0])
+def test_weights_cut_off_are_refused_naming_the_first_tensor_lost(build, tmp_path, part):
+    saved(build(torch.float32), tmp_path)
+    data = (tmp_path / surgery.WEIGHTS).read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    ends = {name: told["data_offsets"][1] for name, told in json.loads(data[8:start]).items() if name[0] != "_"}
+    size = start + int(part * (len(data) - start)) if part else start // 2
+    lost = min((end, name) for name, end in ends.items() if start + end > size)[1]
+    (tmp_path / surgery.WEIGHTS).write_bytes(data[:size])
+    with pytest.raises(IntegrityError, match=f"{lost} is cut off" if part else "its header is cut off"):
+        surgery.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [surgery.CONFIG, surgery.LOG, surgery.TENSORS])
+def test_a_text_that_cannot_be_read_is_refused_by_name(build, tmp_path, name):
+    surgery.save(build(torch.float32), [], tmp_path)
+    (tmp_path / name).write_text((tmp_path / name).read_text()[:-3])
+    with pytest.raises(IntegrityError, match=name):
+        surgery.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [surgery.CONFIG, surgery.LOG, surgery.TENSORS, surgery.WEIGHTS])
 def test_a_missing_file_is_refused_by_name(build, tmp_path, name):
     surgery.save(build(torch.float32), [], tmp_path)
     (tmp_path / name).unlink()
@@ -121,7 +185,7 @@ def test_a_log_that_was_tampered_with_is_refused(build, tmp_path):
 def test_a_network_its_log_does_not_explain_is_not_saved(build, tmp_path):
     unet = build(torch.float32)
     log = [cross_attention.apply(unet)]
-    gates = temporal_pruning.attach(unet, keep=3)
+    gates = temporal_pruning.attach(unet)
     with pytest.raises(SurgeryError, match="GatedBlender"):
         surgery.save(unet, log, tmp_path)
     log.append(temporal_pruning.bake(unet, gates))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tiny_svd
 import torch
 from safetensors.torch import save_file
 
@@ -10,17 +11,7 @@ from mobilevd.artifacts import StageRecord, seal, write_json
 from mobilevd.params import check
 from mobilevd.svd.unet import VideoUNet, config_of
 
-CONFIG = {
-    "in_channels": 16,
-    "out_channels": 8,
-    "block_out_channels": (32, 32, 32, 32),
-    "num_attention_heads": (1, 1, 1, 1),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": 3,
-}
+CONFIG = tiny_svd.UNET | {"in_channels": 16, "out_channels": 8, "num_frames": 3}
 LEVEL = 1.5
 OPTIM = {"lr": 1.0e-3}
 ADVERSARIAL = {"steps": 2, "generator": OPTIM, "discriminator": OPTIM, "head_channels": 16, "validate_every": 1}

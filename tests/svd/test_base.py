@@ -1,5 +1,7 @@
 """One loader for SVD's folder layout: single precision in memory, safetensors on disk, the pocket's digests checked."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 import tiny_svd
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mobilevd.artifacts import seal
 from mobilevd.errors import IntegrityError, RecipeError
@@ -68,6 +70,79 @@ def test_full_files_win_over_half_ones(whole, half, tmp_path):
     shutil.copytree(whole, tmp_path / "both", dirs_exist_ok=True)
     found = base.load(str(tmp_path / "both")).unet().conv_in.weight
     assert torch.equal(found, tiny_svd.unet().conv_in.weight)
+
+
+def test_svd_xt_folder_loads_as_it_is_and_sees_25_frames(tmp_path):
+    loaded = base.load(str(tiny_svd.write_base(tmp_path, variant="fp16", frames=25)))
+    unet = loaded.unet().eval()
+    assert unet.config.num_frames == loaded.unet_config["num_frames"] == 25
+    given = torch.zeros(1, 25, 8, 8, 8), torch.zeros(1), torch.zeros(1, 1, 16), torch.zeros(1, 3)
+    with torch.no_grad():
+        assert unet(*given).shape == (1, 25, 4, 8, 8)
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_weights_split_over_files_load_as_whole_ones(whole, half, tmp_path, variant):
+    folder = tiny_svd.write_base(tmp_path, variant=variant, shard="400KB")
+    assert all(len(list((folder / part).glob("*-of-*.safetensors"))) > 1 for part in ("unet", "vae"))
+    split, expected = base.load(str(folder)), base.load(str(half if variant else whole))
+    for part, other in ((split.unet(), expected.unet()), (split.vae, expected.vae)):
+        pairs = zip(part.named_parameters(), other.named_parameters(), strict=True)
+        assert all(name == same and torch.equal(p, q) for (name, p), (same, q) in pairs)
+    lost = sorted((folder / "unet").glob("*.safetensors"))[1]
+    lost.unlink()
+    with pytest.raises(IntegrityError, match=rf"missing(.|\n)*{lost.name}"):
+        split.unet()
+
+
+PARTS = {"unet": "conv_in.weight", "vae": "encoder.conv_in.weight", "image_encoder": "visual_projection.weight"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda tensors, name: tensors.pop(name), "missing {}"),
+        (lambda tensors, name: tensors.update({f"{name}.stowaway": torch.zeros(1)}), "extra {}.stowaway"),
+        (lambda tensors, name: tensors.update({name: tensors[name][:-1]}), "{}"),
+    ],
+)
+@pytest.mark.parametrize("part", PARTS)
+def test_tensor_missing_extra_or_misshapen_is_refused_by_name(whole, tmp_path, part, damage, told):
+    folder = shutil.copytree(whole, tmp_path / "damaged")
+    [file] = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    damage(tensors, PARTS[part])
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(IntegrityError, match=f"(?s)do not fit.*{told.format(re.escape(PARTS[part]))}"):
+        take(base.load(str(folder)), part)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_file_cut_off_is_refused_naming_a_tensor(whole, tmp_path, part):
+    folder = shutil.copytree(whole, tmp_path / "cut")
+    [file] = (folder / part).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-4])
+    last = max(json.loads(file.read_bytes()[8:].split(b"}}")[0] + b"}}").items(), key=ends)[0]
+    with pytest.raises(IntegrityError, match=f"{re.escape(last)} is cut off, and 0"):
+        take(base.load(str(folder)), part)
+
+
+def ends(item: tuple[str, dict]) -> int:
+    """Where a tensor of a safetensors header ends."""
+    return item[1].get("data_offsets", (0, 0))[1]
+
+
+def take(loaded: base.Base, part: str):
+    """One part of a base, loaded now."""
+    return loaded.unet() if part == "unet" else getattr(loaded, part)
+
+
+def test_position_ids_that_old_image_encoders_stored_are_let_pass(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "old")
+    file = folder / "image_encoder" / "model.safetensors"
+    tensors = load_file(file) | {"vision_model.embeddings.position_ids": torch.arange(5)[None]}
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert torch.equal(base.load(str(folder)).image_encoder.visual_projection.weight, tensors[PARTS["image_encoder"]])
 
 
 def test_network_is_fresh_each_time_and_the_encoders_are_frozen(whole):
@@ -154,7 +229,7 @@ def test_pickled_weights_are_refused(whole, tmp_path, part):
     weights.unlink()
     loaded = base.load(str(folder))
     with pytest.raises(RecipeError, match=f"safetensors(.|\n)*{part}"):
-        _ = loaded.unet() if part == "unet" else getattr(loaded, part)
+        take(loaded, part)
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "no such/model at/all", "/nowhere/at/all", "~/nowhere"])

@@ -3,22 +3,13 @@
 import copy
 
 import pytest
+import tiny_svd
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from mobilevd.svd.unet import VideoUNet, config_of, temporal_blocks
 
-CONFIG = {
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (32, 32, 64, 64),
-    "num_attention_heads": (1, 1, 2, 2),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": 4,
-}
+CONFIG = tiny_svd.UNET | {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2), "num_frames": 4}
 
 
 def build(seed: int = 0, **changes) -> VideoUNet:

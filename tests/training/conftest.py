@@ -1,23 +1,14 @@
 """Small prepared clips, and small networks to move: a linear one, and a video network of SVD's form."""
 
 import pytest
+import tiny_svd
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from mobilevd.svd.unet import VideoUNet
 
-CONFIG = {
-    "in_channels": 8,
-    "out_channels": 4,
-    "block_out_channels": (32, 32, 32, 32),
-    "num_attention_heads": (1, 1, 1, 1),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": 3,
-}
+CONFIG = tiny_svd.UNET | {"num_frames": 3}
 
 
 @pytest.fixture
