@@ -96,7 +96,7 @@ def _gate_table(gates: Sequence[dict]) -> str:
 
 
 def _gate_row(row: dict) -> str:
-    kind, word = ("good", "pass") if row["passed"] else ("bad", "fail")
+    kind, word = ("good", "pass") if row["passed"] else ("bad", row.get("status", "fail"))
     why = f"<div>{escape(row.get('why') or '')}</div>"
     reason = f'<div class="reason">{escape(row.get("reason") or "")}</div>'
     return (

@@ -1,6 +1,7 @@
-"""What FVD hides: does it move, how jerkily, is it the first frame copied, does it keep its colours?
+"""What FVD hides: does it move, jerk or loop, is it the first frame copied, is it the image asked for, in its colours?
 
-**Keeps** a frozen clip has energy 0 and copy rate 1, steady change no flicker (``tests/evaluation/test_motion.py``).
+**Keeps** a frozen clip has energy 0 and copy rate 1, steady change no flicker (``tests/evaluation/test_motion.py``);
+a collapsed model is told by its own figure (``tests/evaluation/test_collapse.py``).
 **Axes** N F C H W, pixels in [0, 1] (bytes are divided by 255); one figure per clip unless said otherwise.
 """
 
@@ -17,6 +18,28 @@ PerClip = Float[Tensor, " N"]
 
 COPY_TOLERANCE = 2 / 255  # ours: two grey levels, what an autoencoder's rounding may change in a copied frame
 MIN_ENERGY = 1e-6  # full scale; below it the real clips stand still and no ratio to them means anything
+BLANK = 1 / 255  # full scale: a frame that varies less than this shows nothing
+
+
+def figures(
+    video: Clips, real: Float[Tensor, "M F 3 H W"] | UInt8[Tensor, "M F 3 H W"], paired: bool = True
+) -> dict[str, float]:
+    """Every figure of one contender beside the real clips; with ``paired`` clips (one input each, in one order) also
+    ``input_adherence``, where the inputs differ.
+
+    ``*_ratio`` is over the real clips' figure; the others are means over clips. Errors: DataError as below.
+    """
+    found = {
+        "motion_ratio": energy_ratio(video, real),
+        "flicker": flicker(video).mean().item(),
+        "flicker_ratio": flicker(video).mean().item() / max(flicker(real).mean().item(), MIN_ENERGY),
+        "first_frame_copy_rate": first_frame_copy_rate(video).mean().item(),
+        "colour_entropy": colour_entropy(video).mean().item(),
+        "colour_entropy_ratio": colour_entropy(video).mean().item() / max(colour_entropy(real).mean().item(), 1e-6),
+        "blank_share": blank_share(video).mean().item(),
+        "loop_score": loop_score(video).mean().item(),
+    }
+    return found | ({"input_adherence": input_adherence(video, real[:, 0]).mean().item()} if paired else {})
 
 
 def energy(video: Clips) -> PerClip:
@@ -53,6 +76,39 @@ def flicker(video: Clips) -> PerClip:
     return torch.stack([clip.diff(n=2, dim=0).abs().mean() for clip in _each(video, frames=3)])
 
 
+def loop_score(video: Clips) -> PerClip:
+    """1 − min_k d_k / d_1 over k from 2 to half the frames, at least 0; d_k: mean difference of frames k apart.
+
+    1: frames come back exactly, as in a clip that loops; 0: frames only move away, or nothing moves at all.
+    Errors: DataError for fewer than four frames.
+    """
+    return torch.stack([_loop(clip) for clip in _each(video, frames=4)])
+
+
+def input_adherence(video: Clips, images: Float[Tensor, "N 3 H W"] | UInt8[Tensor, "N 3 H W"]) -> PerClip:
+    """1 − (distance of a clip's first frame to its own image) / (mean distance to the other clips' images).
+
+    1: the very image; 0 or below: no nearer to it than to any other, as of a model that ignores its input.
+    Errors: DataError for fewer than two clips, another number of images, or images that are all the same.
+    """
+    asked = torch.stack([clip[0] for clip in _each(images[:, None], frames=1)])
+    if len(video) != len(asked) or len(asked) < 2:
+        raise DataError("Each clip needs its image, and others", got=f"{len(asked)} images", allowed=f"{len(video)}")
+    rows = []
+    for i, clip in enumerate(_each(video, frames=1)):
+        apart = (clip[0] - asked).abs().mean(dim=(1, 2, 3))
+        others = (apart.sum() - apart[i]) / (len(asked) - 1)
+        rows.append(1 - apart[i] / others.clamp_min(BLANK))
+    if (asked - asked[:1]).abs().mean() < BLANK:
+        raise DataError("The images are all the same", allowed="images to tell apart")
+    return torch.stack(rows)
+
+
+def blank_share(video: Clips) -> PerClip:
+    """Share of the frames that show one colour only: black, as what is not a number becomes on the way to bytes."""
+    return torch.stack([(clip.std(dim=(2, 3)).amax(1) < BLANK).float().mean() for clip in _each(video, frames=1)])
+
+
 def colour_entropy(video: Clips, levels: int = 8) -> PerClip:
     """Shannon entropy, in bits, of the joint RGB histogram with ``levels`` per channel; at most 3·log2(levels).
 
@@ -76,6 +132,13 @@ def _unit_range(clip: Tensor) -> Tensor:
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails both
         raise DataError("Pixels leave their range", got=f"{low:.3g} to {high:.3g}", allowed="0 to 1, or bytes")
     return x
+
+
+def _loop(clip: Tensor) -> Tensor:
+    apart = [(clip[k:] - clip[:-k]).abs().mean() for k in range(1, len(clip) // 2 + 1)]
+    if apart[0] < MIN_ENERGY:
+        return torch.zeros(())
+    return (1 - torch.stack(apart[1:]).min() / apart[0]).clamp_min(0)
 
 
 def _colours(clip: Tensor, levels: int) -> Tensor:

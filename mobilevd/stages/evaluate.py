@@ -5,6 +5,7 @@ they differ by their network alone (``tests/stages/test_evaluate.py``) · **Axes
 """
 
 import resource
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mobilevd.artifacts import StageRecord, seal, verify
-from mobilevd.evaluation import fvd, i3d, motion
+from mobilevd.evaluation import fingerprint, fvd, i3d, intervals, motion
+from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.method import surgery
 from mobilevd.params import Recipe
 from mobilevd.progress import track
@@ -25,6 +27,8 @@ from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
 
 STAGE = "evaluate"
+PREPROCESSING = "tf-reference"
+COMPARED = {"student": "teacher", "quantized": "student"}  # told apart by clip, the first less the second
 SHOWN = ("real", "teacher", "student", "quantized")
 LABELS = {
     "autoencoder": "the autoencoder alone",
@@ -56,25 +60,32 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     """Sample every contender, score it, and lay the clips side by side. Figures are ``<contender>.<figure>``.
 
     FVD is measured against the real clips and, as ``fvd_to_reconstructed``, against the autoencoder's version of them.
+    ``_low`` and ``_high`` end its 95 % interval; ``fvd_extrapolated`` is a line over 1/clips, and was not measured.
     """
-    workdir = Path(workdir)
+    workdir, began = Path(workdir), time.time()
     held = _held_out(recipe, inputs["prepare"])
     base = bases.load(recipe.base)
     makers = _contenders(recipe, inputs, held)
     latents = {name: _cached(workdir / "samples" / f"{name}.safetensors", make) for name, make in makers.items()}
     videos = {"real": held.video} | {name: _decoded(base, made, name) for name, made in latents.items()}
-    figures = _figures(videos)
+    protocol = _protocol(recipe, held)
+    figures = _figures(videos, protocol) | {
+        f"{name}.nan_share": 1 - made.isfinite().float().mean().item() for name, made in latents.items()
+    }
     pictures = montage.clips({name: videos[name] for name in SHOWN}, recipe.clip.fps, workdir)
     return StageRecord(
         stage=STAGE,
         recipe_digest=recipe.digest,
         data_md5=inputs["prepare"].data_md5,
-        parents={name: inputs[name].artifacts[NETWORK].sha256 for name in ("finetune", "funnel")},
+        parents={name: inputs[name].artifacts[NETWORK].sha256 for name in ("finetune", "funnel")}
+        | {"quantize": inputs["quantize"].artifacts["onnx"].sha256},
         artifacts={"samples": seal(workdir / "samples"), "clips": seal(workdir / "clips")},
         figures=figures | {"evaluate.clips": float(len(held))},
-        facts={"preprocessing": "tf-reference", "features": "I3D, Kinetics-400, 400 logits"},
+        facts={"preprocessing": PREPROCESSING, "features": "I3D, Kinetics-400, 400 logits"} | protocol.facts(),
         pictures=pictures,
         tables={"scores": _scores(figures, recipe)},
+        started_at=began,
+        seconds=time.time() - began,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
 
@@ -155,24 +166,61 @@ def _decoded(base: bases.Base, latents: Tensor, name: str) -> Tensor:
     return torch.cat([base.decode(clip).mul(255).round().to(torch.uint8) for clip in clips])
 
 
-def _figures(videos: dict[str, Tensor]) -> dict[str, float]:
+def _protocol(recipe: Recipe, held: Held) -> Fingerprint:
+    clip, sampler = recipe.clip, recipe.evaluate.model_dump(mode="json", exclude={"clips"})
+    return Fingerprint(
+        real=fingerprint.digest_of_clips(held.video),
+        extractor=i3d.CHECKPOINT_SHA256,
+        sampler=fingerprint.digest(sampler),
+        clips=len(held),
+        frames=clip.frames,
+        fps=clip.fps,
+        width=clip.width,
+        height=clip.height,
+        resize=PREPROCESSING,
+        crop="none",
+        seed=recipe.seed,
+        dtype="float32",
+    )
+
+
+def _figures(videos: dict[str, Tensor], protocol: Fingerprint) -> dict[str, float]:
     net = i3d.load()
-    seen = {name: i3d.features(video, net, progress=f"features {name}") for name, video in videos.items()}
+    seen = {name: i3d.features(videos[name], net, progress=f"features {name}") for name in LABELS}
+    real = fingerprint.features(protocol, lambda: i3d.features(videos["real"], net, progress="features real"))
     figures = {"real.motion": motion.energy(videos["real"]).mean().item()}
     for name in LABELS:
-        figures[f"{name}.fvd"] = fvd.frechet(seen["real"], seen[name])
-        figures[f"{name}.fvd_to_reconstructed"] = fvd.frechet(seen["autoencoder"], seen[name])
-        figures[f"{name}.kvd"] = fvd.kvd(seen["real"], seen[name])
-        figures[f"{name}.motion_ratio"] = motion.energy_ratio(videos[name], videos["real"])
-        figures[f"{name}.flicker"] = motion.flicker(videos[name]).mean().item()
-        figures[f"{name}.first_frame_copy_rate"] = motion.first_frame_copy_rate(videos[name]).mean().item()
-        figures[f"{name}.colour_entropy"] = motion.colour_entropy(videos[name]).mean().item()
+        own = _distances(real, seen[name]) | motion.figures(videos[name], videos["real"])
+        own["fvd_to_reconstructed"] = fvd.frechet(seen["autoencoder"], seen[name])
+        figures |= {f"{name}.{figure}": value for figure, value in own.items()}
+    for name, other in COMPARED.items():
+        found = intervals.difference(real, seen[name], seen[other], paired=True, generator=_generator())
+        figures |= _bounded(f"{name}.fvd_minus_{other}", found)
     return figures
+
+
+def _distances(real: Tensor, made: Tensor) -> dict[str, float]:
+    figures = {}
+    for distance in ("fvd", "kvd"):
+        found = intervals.interval(real, made, distance, paired=True, generator=_generator())
+        figures |= _bounded(distance, found)
+    if len(real) >= intervals.MIN_DRAWN:
+        figures["fvd_extrapolated"] = intervals.curve(real, made, paired=True, generator=_generator()).extrapolated
+    return figures
+
+
+def _bounded(name: str, found: intervals.Interval) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _generator() -> torch.Generator:
+    """The same draws for all: an interval depends on nothing but the features."""
+    return torch.Generator().manual_seed(0)
 
 
 def _scores(figures: dict[str, float], recipe: Recipe) -> list[dict]:
     steps = recipe.evaluate.teacher_steps
-    names = ("fvd", "fvd_to_reconstructed", "motion_ratio", "flicker", "colour_entropy")
+    names = ("fvd", "fvd_low", "fvd_high", "fvd_to_reconstructed", "motion_ratio", "loop_score", "input_adherence")
     return [
         {"contender": label.format(steps=steps, nfe=2 * steps)} | {name: figures[f"{key}.{name}"] for name in names}
         for key, label in LABELS.items()

@@ -3,31 +3,42 @@
 **Keeps** a figure is never replaced by another of the same name (``tests/stages/test_gate.py``).
 """
 
+import json
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mobilevd.artifacts import StageRecord, seal, write_json
 from mobilevd.errors import IntegrityError
-from mobilevd.evaluation.gates import Verdict, judge
+from mobilevd.evaluation import fingerprint
+from mobilevd.evaluation.gates import Champion, Origin, Verdict, judge
 from mobilevd.params import Recipe
+from mobilevd.stages.evaluate import LABELS as CONTENDERS
 
 VERDICT_FILE = "gates.json"
+CLASS = ("processor", "system", "threads")  # facts that make two machines one class of device
 
 
-def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
-    """Judge the figures of all ``inputs``; write ``gates/gates.json`` (verdict and one row per gate) under ``workdir``.
+def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, champion: Champion | None = None) -> StageRecord:
+    """Judge the figures of all ``inputs``; write ``gates/gates.json`` under ``workdir``.
 
+    The file holds the verdict, one row per gate, the run's figures, its fingerprint and the devices it was timed on, so
+    that a later run is held against it (``champion``: see ``read_champion``).
     Errors: IntegrityError without records, for records of different recipes or data, and for a name given twice.
     """
     started = time.time()
     data_md5 = _same_run(recipe, inputs)
-    verdict = judge(recipe.gates, merge(inputs))
+    figures, devices = merge(inputs), _devices(inputs)
+    verdict = judge(recipe.gates, figures, champion, _origins(inputs, devices))
     word = "passed" if verdict.passed else "rejected"
     rows = [asdict(row) for row in verdict.rows]
     folder = Path(workdir) / "gates"
-    write_json(folder / VERDICT_FILE, {"verdict": word, "recipe": recipe.digest, "data_md5": data_md5, "rows": rows})
+    told = {"verdict": word, "recipe": recipe.digest, "data_md5": data_md5, "rows": rows, "devices": devices}
+    told |= {"figures": {name: value for name, value in figures.items() if math.isfinite(value)}}
+    write_json(folder / VERDICT_FILE, told | ({"fingerprint": protocol} if (protocol := _protocol(inputs)) else {}))
     return StageRecord(
         stage="gate",
         recipe_digest=recipe.digest,
@@ -40,6 +51,15 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
         started_at=started,
         seconds=time.time() - started,
     )
+
+
+def read_champion(report: Path) -> Champion:
+    """The figures of a model to beat, from its ``gates.json``. Errors: IntegrityError when it holds none."""
+    told = json.loads(Path(report).read_text(encoding="utf-8")) if Path(report).is_file() else {}
+    if not told.get("figures"):
+        raise IntegrityError("The champion's report holds no figures", got=str(report), allowed=f"its {VERDICT_FILE}")
+    figures, protocol, devices = told["figures"], told.get("fingerprint", {}), told.get("devices", {})
+    return Champion(figures, {name: _origin_of(name, protocol, devices) for name in figures})
 
 
 def merge(inputs: Mapping[str, StageRecord]) -> dict[str, float]:
@@ -59,6 +79,40 @@ def merge(inputs: Mapping[str, StageRecord]) -> dict[str, float]:
                 raise IntegrityError("Two records give the same figure", got=got, allowed="one record per name")
             merged[full], origin[full] = value, key
     return merged
+
+
+def _origins(inputs: Mapping[str, StageRecord], devices: Mapping[str, str]) -> dict[str, Origin]:
+    """Where every figure came from: on which artifacts, when, under which protocol, on which class of device."""
+    made = {stage: {a.sha256 for a in record.artifacts.values()} for stage, record in inputs.items()}
+    protocol, found = _protocol(inputs), {}
+    for record in inputs.values():
+        judged = {stage: digest for stage, digest in record.parents.items() if stage in inputs}
+        shipped = {s: d if d in made[s] else ", ".join(sorted(made[s])) for s, d in judged.items()}
+        ready = max((inputs[s].started_at + inputs[s].seconds for s in judged), default=0.0)
+        on = {"judged": judged, "shipped": shipped, "measured_at": record.started_at, "made_at": ready}
+        for name in merge({record.stage: record}):
+            found[name] = replace(_origin_of(name, protocol, devices), **on)
+    return found
+
+
+def _origin_of(name: str, protocol: Mapping[str, Any], devices: Mapping[str, str]) -> Origin:
+    device = next((told for device, told in devices.items() if name.startswith(f"profile.{device}.")), "")
+    scored = name.rpartition(".")[0] in CONTENDERS
+    return Origin(fingerprint=protocol if scored else {}, device=device)
+
+
+def _protocol(inputs: Mapping[str, StageRecord]) -> dict[str, Any]:
+    return next(filter(None, (fingerprint.of_facts(record.facts) for record in inputs.values())), {})
+
+
+def _devices(inputs: Mapping[str, StageRecord]) -> dict[str, str]:
+    """Name of each device that was timed on → what it is."""
+    timed = [record.facts for record in inputs.values() if record.stage == "profile" and record.figures]
+    return {
+        facts["device"].split(" (")[0]: ", ".join(facts[key] for key in CLASS if key in facts)
+        for facts in timed
+        if "device" in facts
+    }
 
 
 def _same_run(recipe: Recipe, inputs: Mapping[str, StageRecord]) -> str:

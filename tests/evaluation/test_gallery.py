@@ -82,6 +82,13 @@ def test_every_figure_and_reason_is_on_the_page():
     assert "1 of 2 gates passed" in words
 
 
+def test_gate_that_is_undecided_says_so_and_counts_as_not_passed():
+    open_gate = GATES[1] | {"status": "undecided", "reason": "about 64 clips would decide"}
+    words = Reader(written(gates=[GATES[0], open_gate])).words
+    assert "undecided" in words
+    assert "1 of 2 gates passed" in words
+
+
 def test_page_is_well_formed_and_names_its_columns():
     reader = Reader(written())
     assert reader.open == []

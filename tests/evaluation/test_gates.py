@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from mobilevd.evaluation.gates import judge
+from mobilevd.evaluation.gates import Champion, Origin, judge
 from mobilevd.params import Gate
 
 AT_MOST = Gate(metric="student.fvd", max=150.0, why="the paper's FVD")
@@ -133,3 +133,125 @@ def test_one_failure_rejects_and_every_row_is_kept():
     assert not verdict.passed
     assert [row.passed for row in verdict.rows] == [True, False]
     assert verdict.rows[0].why == "the paper's FVD"
+
+
+FVD = {"student.fvd": 100.0, "student.fvd_low": 90.0, "student.fvd_high": 120.0, "evaluate.clips": 16.0}
+ON_INTERVAL = Gate(metric="student.fvd", max=130.0, by="interval")
+PROTOCOL = {"real": "a", "fps": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reference", "limit", "passes"),
+    [
+        ({"max_worse": 10.0}, 90.0, 100.0, True),
+        ({"max_worse": 9.0}, 90.0, 99.0, False),
+        ({"max_worse_percent": 25.0}, 80.0, 100.0, True),
+        ({"max_worse_percent": 24.0}, 80.0, 99.2, False),
+        ({"min_better": 10.0}, 110.0, 100.0, True),
+        ({"min_better": 11.0}, 110.0, 99.0, False),
+        ({"min_better_percent": 20.0}, 125.0, 100.0, True),
+        ({"min_better_percent": 21.0}, 125.0, 98.75, False),
+        ({"max_worse": 10.0, "better": "higher"}, 110.0, 100.0, True),
+        ({"max_worse": 9.0, "better": "higher"}, 110.0, 101.0, False),
+        ({"min_better_percent": 25.0, "better": "higher"}, 80.0, 100.0, True),
+        ({"min_better": 21.0, "better": "higher"}, 80.0, 101.0, False),
+    ],
+)
+def test_degradation_and_improvement_are_held_against_teacher_and_champion(changes, reference, limit, passes):
+    name = "sharpness" if "better" in changes else "fvd"
+    run = {f"student.{name}": 100.0, f"teacher.{name}": reference}
+    for of, champion in (("teacher", None), ("champion", Champion({f"student.{name}": reference}))):
+        [row] = judge([Gate(metric=f"student.{name}", of=of, **changes)], run, champion).rows
+        assert (row.passed, row.limit) == (passes, pytest.approx(limit))
+        assert of in row.relation
+
+
+@pytest.mark.parametrize(
+    ("gate", "status", "clips"),
+    [
+        (Gate(metric="student.fvd", max=120.0, by="interval"), "pass", None),
+        (Gate(metric="student.fvd", max=89.0, by="interval"), "fail", None),
+        (Gate(metric="student.fvd", max=110.0, by="interval"), "undecided", 64),
+        (Gate(metric="student.fvd", max=95.0, by="interval"), "undecided", 64),
+        (Gate(metric="student.fvd", min=90.0, by="interval"), "pass", None),
+        (Gate(metric="student.fvd", min=95.0, by="interval"), "undecided", 64),
+        (Gate(metric="student.fvd", max=100.0, by="interval"), "undecided", None),
+        (Gate(metric="student.fvd", max=110.0), "pass", None),
+    ],
+)
+def test_interval_passes_fails_or_is_undecided_with_the_clips_that_would_decide(gate, status, clips):
+    row = only(gate, FVD)
+    assert (row.status, row.passed, row.clips) == (status, status == "pass", clips)
+    assert ("would decide" in row.reason) == (status == "undecided")
+
+
+def test_interval_of_the_reference_counts_as_well():
+    gate = Gate(metric="student.fvd", max_worse=20.0, of="champion", by="interval")
+    champion = {"student.fvd": 90.0, "student.fvd_low": 80.0, "student.fvd_high": 105.0}
+    [row] = judge([gate], FVD, Champion(champion)).rows
+    assert (row.status, row.limit, row.clips) == ("undecided", 110.0, 144)
+    sure = champion | {"student.fvd_low": 100.0, "student.fvd": 101.0}
+    assert judge([gate], FVD, Champion(sure)).passed
+
+
+@pytest.mark.parametrize("missing", ["student.fvd_low", "student.fvd_high"])
+def test_gate_on_an_interval_that_is_not_there_is_refused(missing):
+    row = only(ON_INTERVAL, {k: v for k, v in FVD.items() if k != missing})
+    assert (row.status, row.passed) == ("fail", False)
+    assert "has no interval" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        (Origin(judged={"funnel": "x"}, shipped={"funnel": "y"}), "another artifact of funnel"),
+        (Origin(measured_at=1000.0, made_at=1060.0), "is stale: measured 60 s before"),
+    ],
+)
+def test_figure_of_other_or_newer_weights_is_refused(origin, said):
+    [row] = judge([AT_MOST], {"student.fvd": 1.0}, origins={"student.fvd": origin}).rows
+    assert not row.passed
+    assert said in row.reason
+    assert "measure it again" in row.reason
+
+
+def test_figure_of_the_weights_that_ship_measured_after_them_passes():
+    good = Origin({"funnel": "x", "prepare": "p"}, {"funnel": "x"}, measured_at=1060.0, made_at=1000.0)
+    assert judge([AT_MOST], {"student.fvd": 1.0}, origins={"student.fvd": good}).passed
+
+
+@pytest.mark.parametrize(
+    ("mine", "its", "said"),
+    [
+        (
+            Origin(fingerprint=PROTOCOL),
+            Origin(fingerprint=PROTOCOL | {"fps": 25.0}),
+            "another protocol, which differs in fps",
+        ),
+        (Origin(fingerprint=PROTOCOL), Origin(), "differs in fps, real"),
+        (Origin(device="x86"), Origin(device="arm"), "measured on arm, this one on x86"),
+    ],
+)
+def test_champion_of_another_protocol_or_device_class_is_refused(mine, its, said):
+    gate = Gate(metric="student.fvd", max_worse=1.0, of="champion")
+    champion = Champion({"student.fvd": 100.0}, {"student.fvd": its})
+    [row] = judge([gate], FVD, champion, {"student.fvd": mine}).rows
+    assert not row.passed
+    assert said in row.reason
+    same = Champion({"student.fvd": 100.0}, {"student.fvd": mine})
+    assert judge([gate], FVD, same, {"student.fvd": mine}).passed
+
+
+def test_gate_against_the_champion_needs_one_or_the_word_that_there_is_none():
+    gate = Gate(metric="student.fvd", max_worse=1.0, of="champion")
+    [row] = judge([gate], FVD).rows
+    assert not row.passed
+    assert "no champion was given" in row.reason
+    [row] = judge([gate], FVD, Champion(none_yet=True)).rows
+    assert (row.passed, row.reason) == (True, "there is no champion yet")
+    assert not judge([gate], {"student.fvd": float("nan")}, Champion(none_yet=True)).passed
+    assert not judge([gate], FVD, Champion()).passed
+
+
+def test_a_difference_of_distances_may_be_negative():
+    assert only(Gate(metric="student.fvd_minus_teacher", max=0.0), {"student.fvd_minus_teacher": -3.0}).passed

@@ -32,13 +32,29 @@ def still(tmp_path_factory) -> Path:
 
 
 def test_still_videos_are_far_and_do_not_move(real, still):
-    row = compare.folders(real, still, FRAMES, FPS)
+    made = compare.folders(real, still, FRAMES, FPS)
+    row = compare.row(made)
     assert row["fvd"] > 1
-    assert np.isfinite(row["kvd"])
+    assert row["fvd_low"] <= row["fvd"] <= row["fvd_high"]
+    assert np.isfinite([row["kvd"], row["kvd_low"], row["kvd_high"]]).all()
     assert row["motion_ratio"] == pytest.approx(0.0, abs=1e-3)
     assert row["first_frame_copy_rate"] == 1.0
-    assert (row["real_clips"], row["generated_clips"]) == (2, 2)
-    assert row["protocol"] == "9 frames at 7 fps, 512x256, tf-reference"
+    assert row["real_clips"] == 2
+    assert "input_adherence" not in row, "files of other names are no pairs"
+    protocol = {"clips": 2, "frames": 9, "fps": 7.0, "width": 512, "height": 256, "resize": "tf-reference"}
+    assert protocol.items() <= row["fingerprint"].items()
+    assert row["fingerprint"]["seed"] is None
+    assert [line["figure"] for line in compare.table(made)] == [*made.figures, "fingerprint"]
+
+
+def test_files_of_the_same_names_are_pairs_and_the_same_clips_adhere(real, tmp_path):
+    moving(tmp_path / "a.avi.mkv", 1)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.avi.mkv").rename(tmp_path / "a.mp4")
+    moving(tmp_path / "more" / "b.mkv", 2, seconds=3.0, rate=10.0)
+    row = compare.row(compare.folders(real, tmp_path, FRAMES, FPS))
+    assert row["input_adherence"] == pytest.approx(1.0)
+    assert (row["fvd"], row["fvd_high"]) == pytest.approx((0.0, 0.0), abs=1e-6)
 
 
 def test_first_clip_of_a_video_is_taken_from_its_start_at_the_asked_rate(tmp_path):

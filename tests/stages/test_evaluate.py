@@ -14,7 +14,7 @@ from mobilevd.artifacts import StageRecord, seal, verify
 from mobilevd.device.export import export
 from mobilevd.device.inputs import one_step
 from mobilevd.errors import IntegrityError
-from mobilevd.evaluation import motion
+from mobilevd.evaluation import fingerprint, motion
 from mobilevd.method import cross_attention, surgery, temporal_multiscale, temporal_pruning
 from mobilevd.params import Recipe, check
 from mobilevd.stages import evaluate
@@ -25,7 +25,13 @@ from mobilevd.svd.unet import temporal_blocks
 
 FRAMES, SIDE, PREPARED, STEPS, SEED = 9, 128, 3, 2, 5
 PER_CONTENDER = {"fvd", "fvd_to_reconstructed", "kvd", "motion_ratio", "flicker", "first_frame_copy_rate"}
-PER_CONTENDER |= {"colour_entropy"}
+PER_CONTENDER |= {"colour_entropy", "colour_entropy_ratio", "blank_share", "loop_score", "input_adherence", "nan_share"}
+PER_CONTENDER |= {"flicker_ratio", "fvd_low", "fvd_high", "kvd_low", "kvd_high"}
+DIFFERENCES = {
+    f"{name}{end}"
+    for name in ("student.fvd_minus_teacher", "quantized.fvd_minus_student")
+    for end in ("", "_low", "_high")
+}
 IDS = added_ids(1, 7.0, 127, 0.02)
 
 
@@ -110,7 +116,7 @@ def samples(record) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_every_contender_has_every_figure_and_all_are_finite(record):
     expected = {f"{name}.{figure}" for name in evaluate.LABELS for figure in PER_CONTENDER}
-    assert record.figures.keys() == expected | {"real.motion", "evaluate.clips"}
+    assert record.figures.keys() == expected | DIFFERENCES | {"real.motion", "evaluate.clips"}
     assert np.isfinite(list(record.figures.values())).all()
     assert record.figures["evaluate.clips"] == 2
 
@@ -120,6 +126,25 @@ def test_references_score_what_they_must(record):
     assert figures["autoencoder.fvd_to_reconstructed"] == pytest.approx(0.0, abs=1e-6)
     assert figures["autoencoder.fvd"] > 1
     assert len({figures[f"{name}.fvd"] for name in evaluate.LABELS}) == len(evaluate.LABELS), "each its own samples"
+
+
+def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, recipe, inputs):
+    told = fingerprint.of_facts(record.facts)
+    held = evaluate._held_out(recipe, inputs["prepare"])
+    assert told == evaluate._protocol(recipe, held).model_dump(mode="json")
+    other = recipe_for(Path(recipe.base), clips=PREPARED)
+    moved = evaluate._protocol(other, evaluate._held_out(other, inputs["prepare"])).model_dump(mode="json")
+    assert fingerprint.differing(told, moved) == ["clips", "real"]
+    guided = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"guidance": (1.0, 5.0)})})
+    assert fingerprint.differing(told, evaluate._protocol(guided, held).model_dump(mode="json")) == ["sampler"]
+
+
+def test_intervals_hold_their_figures_and_differences_are_those_of_the_figures(record):
+    figures = record.figures
+    for name in evaluate.LABELS:
+        assert figures[f"{name}.fvd_low"] <= figures[f"{name}.fvd"] <= figures[f"{name}.fvd_high"]
+    expected = figures["student.fvd"] - figures["teacher.fvd"]
+    assert figures["student.fvd_minus_teacher"] == pytest.approx(expected, abs=1e-6 * figures["teacher.fvd"])
 
 
 def test_frozen_reference_is_the_first_frame_repeated(samples):
@@ -224,7 +249,9 @@ def test_changed_clips_are_refused(recipe, inputs, name):
 
 
 def test_record_says_what_was_judged_and_everything_it_names_is_there(record, inputs, home, recipe):
-    assert record.parents == {s: inputs[s].artifacts["network"].sha256 for s in ("finetune", "funnel")}
+    judged = {"finetune": "network", "funnel": "network", "quantize": "onnx"}
+    assert record.parents == {s: inputs[s].artifacts[name].sha256 for s, name in judged.items()}
+    assert record.started_at > 0
     assert (record.stage, record.recipe_digest, record.data_md5) == ("evaluate", recipe.digest, "d" * 32)
     for artifact in record.artifacts.values():
         verify(artifact.path, artifact.sha256)

@@ -4,12 +4,24 @@ import json
 
 import pytest
 
-from mobilevd.artifacts import StageRecord, verify
+from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import IntegrityError
+from mobilevd.evaluation.gates import Champion
 from mobilevd.params import Recipe, check
 from mobilevd.stages import gate
 
 OPTIM = {"lr": 1.0e-4}
+FIELDS = {
+    "real": "a",
+    "extractor": "b",
+    "sampler": "c",
+    "clips": 16,
+    "frames": 14,
+    "fps": 7.0,
+    "width": 512,
+    "height": 256,
+}
+FIELDS |= {"resize": "tf-reference", "crop": "none", "seed": 0, "dtype": "float32"}
 ADVERSARIAL = {"steps": 1, "generator": OPTIM, "discriminator": OPTIM}
 
 
@@ -88,3 +100,85 @@ def test_records_of_another_recipe_or_other_data_are_refused(tmp_path):
 def test_a_gate_without_records_is_refused(tmp_path):
     with pytest.raises(IntegrityError, match="no records"):
         gate.run(RECIPE, {}, tmp_path)
+
+
+FACTS = {"fingerprint." + name: json.dumps(value) for name, value in FIELDS.items()}
+CHAMPION_GATES = recipe(
+    {"metric": "student.fvd", "max_worse_percent": 10.0, "of": "champion"},
+    {"metric": "profile.host-cpu.p50_ms", "max_worse": 5.0, "of": "champion"},
+)
+
+
+def scored(student: float, network: str = "n" * 64, made_at: float = 100.0, **facts: str) -> dict[str, StageRecord]:
+    """A network, its score on protocol FACTS a minute after it was made, and its time on a host."""
+    own = {"recipe_digest": CHAMPION_GATES.digest, "data_md5": "d" * 32}
+    figures = {"student.fvd": student, "teacher.fvd": 200.0}
+    made = {"network": Artifact(uri="x", sha256=network)}
+    device = {"device": "host-cpu (host; ONNX Runtime)", "processor": facts.pop("processor", "x86")}
+    return {
+        "funnel": StageRecord(stage="funnel", artifacts=made, started_at=made_at - 50, seconds=50.0, **own),
+        "evaluate": StageRecord(
+            stage="evaluate",
+            parents={"funnel": "n" * 64},
+            figures=figures,
+            facts=FACTS | facts,
+            started_at=160.0,
+            **own,
+        ),
+        "profile-host-cpu": StageRecord(
+            stage="profile", figures={"profile.host-cpu.p50_ms": 20.0}, facts=device, started_at=170.0, **own
+        ),
+    }
+
+
+@pytest.fixture
+def champion(tmp_path) -> Champion:
+    """The report of an earlier run, read back."""
+    gate.run(CHAMPION_GATES, scored(280.0), tmp_path / "before", Champion(none_yet=True))
+    return gate.read_champion(tmp_path / "before" / "gates" / "gates.json")
+
+
+def reasons(tmp_path, champion: Champion | None, inputs: dict[str, StageRecord]) -> list[str]:
+    """Why the gates did not pass."""
+    made = gate.run(CHAMPION_GATES, inputs, tmp_path / "now", champion)
+    return [row["reason"] for row in made.tables["gates"] if not row["passed"]]
+
+
+def test_report_holds_what_a_later_run_is_held_against(tmp_path, champion):
+    told = json.loads((tmp_path / "before" / "gates" / "gates.json").read_text(encoding="utf-8"))
+    assert told["verdict"] == "passed"
+    assert told["fingerprint"] == FIELDS
+    assert told["devices"] == {"host-cpu": "x86"}
+    assert champion.figures["student.fvd"] == 280.0
+    assert [row["status"] for row in told["rows"]] == ["pass", "pass"]
+
+
+def test_run_is_held_against_the_champion(tmp_path, champion):
+    assert reasons(tmp_path, champion, scored(308.0)) == []
+    assert reasons(tmp_path, champion, scored(309.0)) == ["309 is above 308"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (scored(280.0, **{"fingerprint.fps": "25.0"}), "another protocol, which differs in fps"),
+        (scored(280.0, network="m" * 64), "another artifact of funnel"),
+        (scored(280.0, made_at=500.0), "student.fvd is stale: measured 340 s before"),
+        (scored(280.0, processor="arm"), "measured on x86, this one on arm"),
+        (scored(float("nan")), "is NaN"),
+    ],
+)
+def test_score_that_says_nothing_of_what_ships_is_refused(tmp_path, champion, inputs, said):
+    [reason] = reasons(tmp_path, champion, inputs)
+    assert said in reason
+
+
+def test_gate_against_a_champion_that_nobody_named_does_not_pass(tmp_path):
+    told = reasons(tmp_path, None, scored(1.0))
+    assert len(told) == 2
+    assert all("no champion was given" in reason for reason in told)
+
+
+def test_report_without_figures_is_no_champion(tmp_path):
+    with pytest.raises(IntegrityError, match="no figures"):
+        gate.read_champion(tmp_path / "gates.json")

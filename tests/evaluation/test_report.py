@@ -1,0 +1,49 @@
+"""A report is read back as it was written, and is compared with its like only."""
+
+import json
+
+import pytest
+from test_fingerprint import ONE
+
+from mobilevd.errors import IntegrityError
+from mobilevd.evaluation import report
+from mobilevd.evaluation.report import Figure
+
+FIGURES = {"fvd": Figure(value=100.0, unit="", low=90.0, high=120.0), "motion_ratio": Figure(value=0.5, unit="")}
+
+
+def test_report_is_read_back_as_it_was_written(tmp_path):
+    made = report.make(ONE, FIGURES)
+    made.save(tmp_path / "report.json")
+    assert report.read(tmp_path / "report.json") == made
+    assert "fingerprint" in report.Report.model_json_schema()["required"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"more": 1}, "more"),
+        ({"figures": {"fvd": {"value": "high", "unit": ""}}}, "figures.fvd.value"),
+        ({"fingerprint_sha256": "0"}, "was changed"),
+    ],
+)
+def test_report_of_another_layout_or_edited_is_refused(tmp_path, change, said):
+    path = tmp_path / "report.json"
+    report.make(ONE, FIGURES).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(IntegrityError, match=said):
+        report.read(path)
+
+
+def test_missing_report_is_named(tmp_path):
+    with pytest.raises(IntegrityError, match="no such report"):
+        report.read(tmp_path / "report.json")
+
+
+def test_reports_of_one_protocol_are_compared_and_of_another_refused():
+    one, other = report.make(ONE, FIGURES), report.make(ONE, {"fvd": Figure(value=130.0, unit="")})
+    assert report.against(one, other) == [{"figure": "fvd", "this": 100.0, "other": 130.0, "difference": -30.0}]
+    foreign = report.make(ONE.model_copy(update={"resize": "sf-v", "fps": 25.0}), FIGURES)
+    with pytest.raises(IntegrityError, match="different protocols: fps, resize"):
+        report.against(one, foreign)
