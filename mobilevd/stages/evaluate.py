@@ -7,7 +7,7 @@ they differ by their network alone (``tests/stages/test_evaluate.py``) · **Axes
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from mobilevd.stages.job import NETWORK
 from mobilevd.svd import base as bases
 from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
+from mobilevd.svd.scheduler import Schedule
 
 STAGE = "evaluate"
 PREPROCESSING = "tf-reference"
@@ -65,10 +66,10 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     workdir, began = Path(workdir), time.time()
     held = _held_out(recipe, inputs["prepare"])
     base = bases.load(recipe.base)
-    makers = _contenders(recipe, inputs, held)
+    makers = _contenders(recipe, base.schedule, inputs, held)
     latents = {name: _cached(workdir / "samples" / f"{name}.safetensors", make) for name, make in makers.items()}
     videos = {"real": held.video} | {name: _decoded(base, made, name) for name, made in latents.items()}
-    protocol = _protocol(recipe, held)
+    protocol = _protocol(recipe, base.schedule, held)
     figures = _figures(videos, protocol) | {
         f"{name}.nan_share": 1 - made.isfinite().float().mean().item() for name, made in latents.items()
     }
@@ -100,7 +101,9 @@ def _held_out(recipe: Recipe, prepared: StageRecord) -> Held:
     return Held(picked.tolist(), video[picked], *parts)
 
 
-def _contenders(recipe: Recipe, inputs: dict[str, StageRecord], held: Held) -> dict[str, Callable[[], Tensor]]:
+def _contenders(
+    recipe: Recipe, schedule: Schedule, inputs: dict[str, StageRecord], held: Held
+) -> dict[str, Callable[[], Tensor]]:
     """Name → how its latents are made; nothing is computed before it is called."""
     settings = recipe.evaluate
     ids = added_ids(1, recipe.clip.fps, settings.motion_bucket, settings.augmentation_sigma)
@@ -108,7 +111,7 @@ def _contenders(recipe: Recipe, inputs: dict[str, StageRecord], held: Held) -> d
 
     def teacher() -> Tensor:
         unet = _unet(inputs["finetune"])
-        options = {"steps": settings.teacher_steps, "guidance": settings.guidance}
+        options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": schedule}
         return _each(lambda latents, token, z: sample(unet, latents, token, ids, z, **options), held, noise, "teacher")
 
     def one_step(stage: str, name: str) -> Callable[[], Tensor]:
@@ -166,8 +169,8 @@ def _decoded(base: bases.Base, latents: Tensor, name: str) -> Tensor:
     return torch.cat([base.decode(clip).mul(255).round().to(torch.uint8) for clip in clips])
 
 
-def _protocol(recipe: Recipe, held: Held) -> Fingerprint:
-    clip, sampler = recipe.clip, recipe.evaluate.model_dump(mode="json", exclude={"clips"})
+def _protocol(recipe: Recipe, schedule: Schedule, held: Held) -> Fingerprint:
+    clip, sampler = recipe.clip, recipe.evaluate.model_dump(mode="json", exclude={"clips"}) | asdict(schedule)
     return Fingerprint(
         real=fingerprint.digest_of_clips(held.video),
         extractor=i3d.CHECKPOINT_SHA256,

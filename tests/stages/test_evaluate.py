@@ -21,6 +21,7 @@ from mobilevd.stages import evaluate
 from mobilevd.svd import base as bases
 from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
+from mobilevd.svd.scheduler import Schedule
 from mobilevd.svd.unet import temporal_blocks
 
 FRAMES, SIDE, PREPARED, STEPS, SEED = 9, 128, 3, 2, 5
@@ -131,7 +132,7 @@ def test_references_score_what_they_must(record):
 def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, recipe, inputs):
     told = fingerprint.of_facts(record.facts)
     held = evaluate._held_out(recipe, inputs["prepare"])
-    assert told == evaluate._protocol(recipe, held).model_dump(mode="json")
+    assert told == evaluate._protocol(recipe, Schedule(), held).model_dump(mode="json")
     other = recipe_for(Path(recipe.base), clips=PREPARED)
     moved = evaluate._protocol(other, evaluate._held_out(other, inputs["prepare"])).model_dump(mode="json")
     assert fingerprint.differing(told, moved) == ["clips", "real"]
@@ -193,10 +194,22 @@ def test_quantized_contender_is_the_stored_graph_on_the_same_input(samples):
 def test_noise_of_a_clip_does_not_depend_on_how_many_are_evaluated(samples, recipe, inputs):
     whole = recipe_for(Path(recipe.base), clips=PREPARED)
     held = evaluate._held_out(whole, inputs["prepare"])
-    made = evaluate._contenders(whole, inputs, held)["student"]()
+    made = evaluate._contenders(whole, Schedule(), inputs, held)["student"]()
     assert len(made) == PREPARED
     torch.testing.assert_close(made[[0, 2]], samples["student"], rtol=1e-5, atol=1e-5)
     assert (made[1] - made[2]).abs().max() > 1e-2
+
+
+def test_teacher_visits_the_bases_own_noise_levels(samples, recipe, inputs):
+    held = evaluate._held_out(recipe, inputs["prepare"])
+    teacher, other = (
+        evaluate._contenders(recipe, schedule, inputs, held)["teacher"]()
+        for schedule in (Schedule(), Schedule(sigma_min=5.0))
+    )
+    assert torch.equal(teacher, samples["teacher"])
+    assert (other - teacher).abs().max() > 1e-2
+    fields = (evaluate._protocol(recipe, s, held).sampler for s in (Schedule(), Schedule(sigma_min=5.0)))
+    assert len(set(fields)) == 2
 
 
 def test_more_clips_than_prepared_are_all_of_them(recipe, inputs):
@@ -234,7 +247,7 @@ def test_changed_network_is_refused_before_it_is_sampled(recipe, inputs, stage):
     [(name, artifact)] = inputs[stage].artifacts.items()
     other = inputs[stage].model_copy(update={"artifacts": {name: artifact.model_copy(update={"sha256": "0" * 64})}})
     held = evaluate._held_out(recipe, inputs["prepare"])
-    makers = evaluate._contenders(recipe, inputs | {stage: other}, held)
+    makers = evaluate._contenders(recipe, Schedule(), inputs | {stage: other}, held)
     contender = {"finetune": "teacher", "funnel": "student", "quantize": "quantized"}[stage]
     with pytest.raises(IntegrityError, match="manifest changed"):
         makers[contender]()
