@@ -3,11 +3,13 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 if os.environ.get("USER", "root") in ("", "root"):  # Metaflow refuses root: a container has no other user
     os.environ.setdefault("METAFLOW_USER", "mobilevd")
 
+from machines import FromRecipe
 from metaflow import Config, FlowSpec, current
 from metaflow.exception import MetaflowException
 
@@ -31,6 +33,7 @@ class Rejected(MetaflowException):
     headline = "Rejected"
 
 
+@FromRecipe
 class RecipeFlow(FlowSpec):
     """A flow that runs the recipe of ``--config recipe FILE`` (default: params.yaml) stage by stage."""
 
@@ -46,14 +49,25 @@ class RecipeFlow(FlowSpec):
         """Run one stage on the records so far, keep its record, show it on the step's card."""
         from cards import show
 
-        workdir = Path(self.run_folder) / (folder or name)
-        records = {key: StageRecord(**value) for key, value in self.records.items()}
+        workdir, records, key = Path(self.run_folder) / (folder or name), self.typed_records(), folder or name
+        if key in records:
+            print(f"{key}: {records[key].facts['reused']}")
+            return
         began = time.time()
-        record = self.plainly(stage, self.checked_recipe(), records, workdir, **options)
+        with self.kept():
+            record = self.plainly(stage, self.checked_recipe(), records, workdir, **options)
         record = record.model_copy(update={"started_at": began, "seconds": time.time() - began})
         record.save(workdir / "record.json")
-        self.records = {**self.records, folder or name: record.model_dump(mode="json")}
+        self.records = {**self.records, key: record.model_dump(mode="json")}
         show(current.card, record, workdir)
+
+    def typed_records(self) -> dict[str, StageRecord]:
+        """What the stages so far left, by name."""
+        return {key: StageRecord(**value) for key, value in self.records.items()}
+
+    def kept(self):
+        """What holds while a stage runs; a flow that others may start beside says here that it is alive."""
+        return nullcontext()
 
     @staticmethod
     def plainly(function: Callable, *args, **options):

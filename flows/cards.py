@@ -34,6 +34,12 @@ def show_gates(card, rows: list[dict]) -> None:
     card.append(_table(rows))
 
 
+def show_comparison(card, rows: list[dict], said: str) -> None:
+    """This run against the champion, figure by figure, and what became of it."""
+    card.append(Markdown(f"# against the champion\n{said}"))
+    card.append(_table(rows))
+
+
 def _table(rows: list[dict]) -> Table:
     headers = list(dict.fromkeys(key for row in rows for key in row))
     return Table([[_cell(row.get(key)) for key in headers] for row in rows], headers=headers)

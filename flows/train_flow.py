@@ -124,6 +124,10 @@ class TrainFlow(RecipeFlow):
         from mobilevd.stages import plan
 
         print(plan.summary(self.records))
+        self.accepted()
+
+    def accepted(self):
+        """Errors: Rejected when a gate did not pass."""
         if self.records["gate"]["facts"]["verdict"] != "passed":
             raise Rejected("A gate did not pass; nothing was registered. The table above names it.")
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mobilevd.errors import RecipeError
+from mobilevd.operations import Machines, Retrain, Section
 from mobilevd.packages import project_root
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,14 +23,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 FROM = "from"
+OPERATIONS = ("retrain", "machines")  # sections that say when and where to run, not what
 THRESHOLDS = ("max", "min")
 COMPARISONS = ("max_ratio", "max_worse", "max_worse_percent", "min_better", "min_better_percent")
-
-
-class Section(BaseModel):
-    """A frozen part of a recipe; strings are never read as numbers (YAML 1.1 reads ``1e-5`` as a string)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Clip(Section):
@@ -269,11 +265,14 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     gates: Annotated[tuple[Gate, ...], Field(min_length=1)]
     registry: Registry = Registry()
+    retrain: Retrain = Retrain()
+    machines: Machines = Machines()
 
     @property
     def digest(self) -> str:
-        """sha256 over the canonical JSON of every value, defaults included."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """sha256 over the canonical JSON of every value that changes what a run makes, defaults included."""
+        values = self.model_dump(mode="json", exclude=set(OPERATIONS))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load(path: str | Path) -> Recipe:

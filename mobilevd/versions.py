@@ -105,6 +105,15 @@ def ledger_address(model: str) -> str:
 
     Errors: MobileVDError for a server, whose artifacts' place this machine does not know, without the variable.
     """
+    return f"{_shared(model)}/{_checked(model)}"
+
+
+def turns_address(model: str) -> str:
+    """Where the runs that retrain ``model`` say whose turn it is: beside its ledger. Errors: as ``ledger_address``."""
+    return f"{_shared(model)}/.turns/{_checked(model)}"
+
+
+def _shared(model: str) -> str:
     home = os.environ.get(LEDGER)
     if not home and (beside := registry.artifact_folder()) is not None:
         home = f"{_local(beside)}/ledger"
@@ -115,7 +124,7 @@ def ledger_address(model: str) -> str:
             allowed="a folder that everyone who promotes shares, or s3://bucket/prefix",
             where=LEDGER,
         )
-    return f"{home.rstrip('/')}/{_checked(model)}"
+    return home.rstrip("/")
 
 
 def _version(found) -> Version:

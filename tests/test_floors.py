@@ -13,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {
-    **dict.fromkeys(("params", "shapes", "errors", "artifacts", "packages", "progress", "objects"), 0),
+    **dict.fromkeys(("params", "shapes", "errors", "artifacts", "packages", "progress", "objects", "operations"), 0),
     **dict.fromkeys(("svd", "video"), 1),
     "method": 2,
-    **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline", "ledger"), 3),
+    **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline", "ledger", "turns"), 3),
     "stages": 4,
     **dict.fromkeys(("cli", "flows"), 5),
 }
@@ -29,7 +29,11 @@ DOOR = {
     "boto3": "objects",
     "metaflow": "flows",
 }
-SAME_ROOM = {"versions": "registry", "cli_registry": "cli"}  # files that share a room without a folder
+SAME_ROOM = {
+    "versions": "registry",
+    "history": "registry",
+    "cli_registry": "cli",
+}  # files that share a room without a folder
 LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli")
 
 

@@ -1,0 +1,50 @@
+"""The scheduled flow: it runs TrainFlow's stages, and rests in seconds when it is not its turn."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tracking
+
+from mobilevd import params, versions
+from mobilevd.stages import retrain
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOW = str(ROOT / "flows" / "retrain_flow.py")
+SMOKE = ROOT / "recipes" / "smoke.yaml"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAFLOW_USER", "tests")
+    monkeypatch.setenv("MOBILEVD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv(versions.LEDGER, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tracking.use(tmp_path / "store", monkeypatch)
+
+
+def command(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, FLOW, *words], capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_a_run_beside_another_rests_and_trains_nothing(store, tmp_path):
+    assert retrain.turns(params.load(SMOKE)).take("RetrainFlow/1") is None
+    began = time.monotonic()
+    done = command("--config", "recipe", str(SMOKE), "run")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "nothing to do: RetrainFlow/1 is at it" in done.stdout
+    assert not (tmp_path / "runs").exists()
+    assert time.monotonic() - began < 120
+
+
+def test_the_flow_has_the_stages_of_the_training_flow_in_their_order(store):
+    shown = command("output-dot").stdout
+    trained = subprocess.run(
+        [sys.executable, str(ROOT / "flows" / "train_flow.py"), "output-dot"], capture_output=True, text=True
+    ).stdout
+    edges = {line.strip() for line in trained.splitlines() if "->" in line and "start" not in line}
+    assert len(edges) > 10
+    assert edges <= {line.strip() for line in shown.splitlines()}

@@ -1,0 +1,93 @@
+"""A changed value reaches every stage that reads it or anything made of it, and no other."""
+
+import copy
+from pathlib import Path
+
+import candidates
+import pytest
+
+from mobilevd.artifacts import StageRecord, seal
+from mobilevd.params import Recipe, check
+from mobilevd.stages import reuse
+from mobilevd.stages.reuse import CHAIN, still_valid
+
+DATA = "d" * 32
+
+
+def recipe(**changes) -> Recipe:
+    """The tests' recipe with single keys changed: ``quantize__opset=19``."""
+    values = copy.deepcopy(candidates.SECTIONS)
+    for path, value in changes.items():
+        *above, last = path.split("__")
+        node = values
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return check(values)
+
+
+@pytest.fixture
+def records(tmp_path) -> dict[str, StageRecord]:
+    """What a whole run left."""
+    before, found = recipe(), {}
+    for stage in CHAIN:
+        folder = tmp_path / stage / "made"
+        folder.mkdir(parents=True)
+        (folder / "bytes").write_text(stage)
+        values = {"recipe_digest": before.digest, "data_md5": DATA, "artifacts": {"made": seal(folder)}}
+        found["profile-host-cpu" if stage == "profile" else stage] = StageRecord(stage=stage, **values)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"gates": [{"metric": "student.fvd", "max": 1.0}]}, ()),
+        ({"registry__model": "another"}, ()),
+        ({"retrain__cron": "0 2 * * ? *"}, ()),
+        ({"machines__nodes": 4}, ()),
+        ({"evaluate__clips": 20}, ("evaluate",)),
+        ({"profile__repeats": 30}, ("profile",)),
+        ({"quantize__opset": 19}, ("quantize", "profile", "evaluate")),
+        ({"funnel__fun_factor": 0.25}, ("funnel", "quantize", "profile", "evaluate")),
+        ({"prune__keep": 2}, CHAIN[3:]),
+        ({"distill__temporal_multiscale": {"down": "stride"}}, CHAIN[2:]),
+        ({"finetune__steps": 2}, CHAIN[1:]),
+        ({"evaluate__motion_bucket": 100}, CHAIN[1:]),
+        ({"prepare__windows_per_source": 3}, CHAIN),
+        ({"seed": 1}, CHAIN),
+        ({"clip__fps": 8.0}, CHAIN),
+    ],
+)
+def test_only_the_stages_that_a_change_reaches_run_again(records, changes, again):
+    after = recipe(**changes)
+    kept = still_valid(after, recipe(), DATA, records)
+    assert [stage for stage in CHAIN if stage not in {record.stage for record in kept.values()}] == list(again)
+    assert {record.recipe_digest for record in kept.values()} <= {after.digest}
+    assert all(recipe().digest in record.facts["reused"] for record in kept.values())
+
+
+def test_other_data_or_an_unknown_recipe_leave_nothing(records):
+    assert still_valid(recipe(), recipe(), DATA, records).keys() == records.keys()
+    assert still_valid(recipe(), recipe(), "e" * 32, records) == {}
+    assert still_valid(recipe(), None, DATA, records) == {}
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed", "never made"])
+def test_a_stage_whose_artifact_is_not_what_was_sealed_runs_again_with_all_that_follows(records, harm):
+    folder = Path(records["prune"].artifacts["made"].uri)
+    if harm == "gone":
+        folder.rename(folder.with_name("moved"))
+    elif harm == "changed":
+        (folder / "bytes").write_text("other")
+        seal(folder)
+    else:
+        del records["prune"]
+    assert set(still_valid(recipe(), recipe(), DATA, records)) == {"prepare", "finetune", "distill"}
+
+
+def test_every_section_of_a_recipe_is_read_by_a_stage_or_known_to_be_read_by_none():
+    whole = recipe().model_dump(mode="json")
+    seen = set().union(*(reuse.reads(recipe(), stage) for stage in CHAIN)) - {"at_inference"}
+    assert seen | reuse.READ_BY_NO_STAGE == set(whole)
+    assert not seen & reuse.READ_BY_NO_STAGE
