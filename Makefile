@@ -2,11 +2,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+RECIPE ?= params.yaml
 unexport PYTHONDONTWRITEBYTECODE
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install data run test lint bench clean
+.PHONY: help install data run test lint argo stepfunctions bench clean
 help:            ## these lines
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
 
@@ -32,6 +33,14 @@ test: data             ## ruff and pytest
 
 lint: $(INSTALLED)     ## ruff alone
 	ruff check . && ruff format --check .
+
+argo: $(INSTALLED)     ## deploy the flows to Argo Workflows: RECIPE=, METAFLOW_… as infra/README.md says
+	for flow in train retrain promote; do python flows/$${flow}_flow.py --config recipe $(RECIPE) --with kubernetes \
+	  argo-workflows create $(DEPLOY) || exit 1; done
+
+stepfunctions: $(INSTALLED)  ## deploy the flows to AWS Step Functions, and a watcher on the recipe's schedule
+	for flow in train watch promote; do python flows/$${flow}_flow.py --config recipe $(RECIPE) --with batch \
+	  step-functions create $(DEPLOY) || exit 1; done
 
 bench: data            ## the measured claims
 	python benchmarks/run.py

@@ -30,7 +30,11 @@ class FromRecipe(FlowMutator):
 
 
 class Scheduled(FlowMutator):
-    """A flow that starts by itself once it is deployed: by the clock, on an event, or after another flow."""
+    """A flow that starts by itself once it is deployed: by the clock and, where ``events`` are known, on one."""
+
+    def init(self, events: bool = True):
+        """Metaflow calls this with the arguments of the decorator."""
+        self.events = events
 
     def pre_mutate(self, mutable_flow):
         """Metaflow calls this once the recipe is read."""
@@ -38,9 +42,9 @@ class Scheduled(FlowMutator):
         if retrain.cron:
             when = {"cron": retrain.cron, "timezone": retrain.timezone}
             mutable_flow.add_decorator("schedule", deco_kwargs=when)
-        if retrain.event:
+        if retrain.event and self.events:
             mutable_flow.add_decorator("trigger", deco_kwargs={"event": retrain.event})
-        if retrain.after:
+        if retrain.after and self.events:
             mutable_flow.add_decorator("trigger_on_finish", deco_kwargs={"flow": retrain.after})
 
 

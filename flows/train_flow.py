@@ -85,7 +85,7 @@ class TrainFlow(RecipeFlow):
     @step
     def collect(self, inputs):
         """Bring the devices' figures together."""
-        self.run_folder = inputs[0].run_folder
+        self.merge_artifacts(inputs, exclude=["records", "device"])
         self.records = {name: record for task in inputs for name, record in task.records.items()}
         self.next(self.evaluate)
 

@@ -64,11 +64,27 @@ def decide(recipe: Recipe, token: str, folder: str, force: bool = False) -> Deci
         return Decision(due=False, why=why)
     decision = None
     try:
-        decision = _decide(recipe, folder, force)
+        decision = look(recipe, folder, force)
     finally:
         if decision is None or not decision.due:
             turn.end(token)
     return decision
+
+
+def look(recipe: Recipe, folder: str, force: bool = False) -> Decision:
+    """What there is to do, whoever has the turn. Errors: as ``decide``."""
+    data_md5 = _data_md5(recipe)
+    before = None if force else history.same(recipe, data_md5)
+    if before is not None:
+        became = f"became version {before.version}" if before.version else f"was {before.verdict}"
+        return Decision(due=False, why=f"this recipe on this data {became} in run {before.run_id}")
+    what = plan.announce(recipe, folder)
+    if force:
+        return Decision(due=True, why="it was asked for by force", plan=what)
+    best = champion(recipe.registry.model)
+    records = history.records(best.run_id) if best and best.recipe else {}
+    kept = reuse.still_valid(recipe, best.recipe if best else None, data_md5, records)
+    return Decision(due=True, why=_reason(recipe, best, data_md5, kept), plan=what, records=kept)
 
 
 def turns(recipe: Recipe) -> Turns:
@@ -123,21 +139,6 @@ def _offered(recipe: Recipe, records: Mapping[str, StageRecord], smoke: promote.
     if recipe.retrain.promote == AUTOMATIC:
         return promote.run(model, promote.candidate(model, number, "retrained"), smoke).line
     return f"version {number} waits for a person: python flows/promote_flow.py run --version {number}"
-
-
-def _decide(recipe: Recipe, folder: str, force: bool) -> Decision:
-    data_md5 = _data_md5(recipe)
-    before = None if force else history.same(recipe, data_md5)
-    if before is not None:
-        became = f"became version {before.version}" if before.version else f"was {before.verdict}"
-        return Decision(due=False, why=f"this recipe on this data {became} in run {before.run_id}")
-    what = plan.announce(recipe, folder)
-    if force:
-        return Decision(due=True, why="it was asked for by force", plan=what)
-    best = champion(recipe.registry.model)
-    records = history.records(best.run_id) if best and best.recipe else {}
-    kept = reuse.still_valid(recipe, best.recipe if best else None, data_md5, records)
-    return Decision(due=True, why=_reason(recipe, best, data_md5, kept), plan=what, records=kept)
 
 
 def _reason(recipe: Recipe, best: Champion | None, data_md5: str, kept: Mapping[str, StageRecord]) -> str:
