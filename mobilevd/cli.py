@@ -57,7 +57,7 @@ def cost(
     if markdown:
         typer.echo(costs.ladder_markdown(rows) if ladder else costs.ablations_markdown(rows))
     elif as_json:
-        _print(rows, as_json)
+        _print(costs.data_rows(rows, split, with_encoders), as_json)
     else:
         _print(costs.split_rows(rows) if split else costs.whole_rows(rows), as_json)
 

@@ -54,7 +54,7 @@ class Budget:
         room, p = self._room(), inclusion_probabilities(logits, 1)
         for n in range(2, len(self.costs) + 1):
             more = inclusion_probabilities(logits, n)
-            if float((more.detach() * costs).sum()) > room:
+            if float((more * costs).sum()) > room:
                 break
             p = more
         return p
@@ -80,12 +80,13 @@ class Learned(nn.Module):
         return self.budget.probabilities(self.logits)
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, "K"]:
-        """The z of one forward. Straight-through: z forward, dL/dp := dL/dz backward.
+        """The z of one forward. Straight-through: z forward, dL/dp := dL/dz backward, into every logit.
 
         Draw anew before every backward: the graph from z to the logits is used up by one.
         """
         p = self.probabilities()
-        return brewer_sample(p.detach().cpu(), generator).to(p) + p - p.detach()
+        reached = straight_through(p, self.logits)
+        return brewer_sample(p.cpu(), generator).to(p) + (reached - reached.detach())
 
     def settled(self) -> Float[Tensor, "K"]:
         """The z to be left with: 1 for the blocks that stay."""
@@ -119,20 +120,30 @@ class Relaxed(nn.Module):
 
 
 def inclusion_probabilities(logits: Float[Tensor, "K"], n: int) -> Float[Tensor, "K"]:
-    """p_i = min(1, c·q_i) with q_i = exp(logit_i) and c such that Σ p_i = n; float64, differentiable in the logits.
+    """p_i = min(1, c·q_i) with q_i = exp(logit_i) and c such that Σ p_i = n; float64.
 
-    Fix every p_i ≥ 1 at 1, rescale the rest to what is left, repeat until none exceeds 1. A fixed p_i has no gradient.
+    Fix every p_i ≥ 1 at 1, rescale the rest to what is left, repeat until none exceeds 1.
     """
-    q = (logits.double() - logits.detach().double().max()).exp()
-    certain = torch.full_like(q, n == len(q), dtype=torch.bool)
+    logits = logits.detach().double()
+    certain = torch.full_like(logits, n == len(logits), dtype=torch.bool)
     while not certain.all():
-        rest = torch.where(certain, 0.0, q)
-        p = torch.where(certain, 1.0, (n - int(certain.sum())) * rest / rest.sum())
+        rest = logits.masked_fill(certain, -torch.inf).softmax(dim=0)
+        p = torch.where(certain, 1.0, (n - int(certain.sum())) * rest)
         over = (p >= CERTAIN) & ~certain
         if not over.any():
             return p
         certain = certain | over
-    return torch.ones_like(q) + 0.0 * q
+    return torch.ones_like(logits)
+
+
+def straight_through(p: Float[Tensor, "K"], logits: Float[Tensor, "K"]) -> Float[Tensor, "K"]:
+    """What moves with the logits as p does: dp_i/dlogit_j = p_i (δ_ij − p_j / Σ p).
+
+    Deviates: p's own derivative where no p_i is capped at 1. A capped one would not hear its gradient and could never
+    learn to go; so the cap counts forward only.
+    """
+    logits = logits.to(p)
+    return p * (logits - (p @ logits) / p.sum().clamp_min(1.0))
 
 
 def brewer_weights(p: Float[Tensor, "K"], drawn: Bool[Tensor, "K"]) -> Float[Tensor, "K"]:

@@ -24,11 +24,14 @@ def attach(
 ) -> list[nn.Parameter]:
     """Put unmerged funnels into the ResBlocks chosen by ``where``, in place; return the funnels' parameters.
 
-    ``init`` "csi" needs no generator, "he" draws from it. Errors: SurgeryError for an unknown choice, or a block that
-    cannot be rewritten, by name.
+    ``init`` "csi" needs no generator, "he" draws from it. Errors: SurgeryError for an unknown choice, a block that
+    cannot be rewritten, by name, or funnels of another fun-factor that wait to be merged.
     """
     if init not in INIT:
         raise SurgeryError("Unknown start for the funnels", got=init, allowed=", ".join(INIT), where="funnel.init")
+    if waiting := {module.fun_factor for module in _funneled(unet).values()} - {fun_factor}:
+        what, allowed = "Funnels of another fun-factor wait to be merged", "merge them first"
+        raise SurgeryError(what, got=sorted(waiting), allowed=allowed, where="funnel.fun_factor")
     parameters: list[nn.Parameter] = []
     for name, block in _targets(unet, fun_factor, where).items():
         funneled = FunneledResBlock(block, fun_factor)
@@ -43,7 +46,7 @@ def merge(unet: nn.Module) -> dict:
 
     Errors: SurgeryError when there is no funnel to merge.
     """
-    funneled = {name: module for name, module in unet.named_modules() if isinstance(module, FunneledResBlock)}
+    funneled = _funneled(unet)
     if not funneled:
         raise SurgeryError("There is no funnel to merge", allowed="attach funnels first", where=OP)
     kinds = {isinstance(module.conv1, nn.Conv3d) for module in funneled.values()}
@@ -78,6 +81,7 @@ class NarrowResBlock(nn.Module):
     def forward(
         self, input_tensor: Float[Tensor, "N C *S"], temb: Float[Tensor, "N *F T"] | None = None
     ) -> Float[Tensor, "N D *R"]:
+        """x [N C H W] with τ [N T], or a video's x [N C F H W] with τ [N F T], → y; resampled if the block does so."""
         x, a = input_tensor, self.nonlinearity(self.norm1(input_tensor))
         if resample := self.upsample or self.downsample:
             x, a = resample(x), resample(a)
@@ -202,6 +206,10 @@ def towards_channels(
     X, _, Yt = torch.linalg.svd(F1[:, kept])
     R = Yt.T @ X.T
     return R @ F1, F2 @ R.T
+
+
+def _funneled(unet: nn.Module) -> dict[str, FunneledResBlock]:
+    return {name: module for name, module in unet.named_modules() if isinstance(module, FunneledResBlock)}
 
 
 def _targets(unet: nn.Module, fun_factor: float, where: str) -> dict[str, nn.Module]:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.errors import SurgeryError
-from mobilevd.svd.unet import Attention, BasicTransformerBlock, TemporalBasicTransformerBlock
+from mobilevd.svd.affine_pairs import UNLIKE_ATTENTION, refuse
+from mobilevd.svd.unet import BasicTransformerBlock, TemporalBasicTransformerBlock, only_svd
 
 OP = "cross_attention"
 
@@ -17,15 +18,19 @@ OP = "cross_attention"
 def apply(unet: nn.Module) -> dict:
     """Rewrite every spatial and temporal transformer block of ``unet`` in place; return the log entry.
 
-    Errors: SurgeryError when there is nothing (left) to rewrite, or a cross-attention is of an unknown form.
+    Errors: SurgeryError when there is nothing (left) to rewrite, a cross-attention is of an unknown form, by name, or
+    the network is not SVD's.
     """
-    rewritten = {name: _rewritten(block, name) for name, block in unet.named_modules() if _has_cross_attention(block)}
-    if not rewritten:
+    only_svd(unet, OP)
+    kinds = (BasicTransformerBlock, TemporalBasicTransformerBlock)
+    blocks = {name: block for name, block in unet.named_modules() if isinstance(block, kinds)}
+    if not blocks:
         raise SurgeryError(
             "There is no cross-attention left to rewrite", allowed="once per network", where="apply: [cross_attention]"
         )
-    for name, block in rewritten.items():
-        unet.set_submodule(name, block)
+    refuse({f"{name}.attn2": block.attn2 for name, block in blocks.items()}, UNLIKE_ATTENTION, "This is no plain attn2")
+    for name, block in blocks.items():
+        unet.set_submodule(name, _rewritten(block))
     return {"op": OP}
 
 
@@ -69,6 +74,7 @@ class OneTokenBlock(nn.Module):
         encoder_hidden_states: Float[Tensor, "N T E"] | None = None,
         encoder_attention_mask: None = None,
     ) -> Float[Tensor, "N S C"]:
+        """x [N S C] and its context [N 1 E]; masks are there because diffusers passes them."""
         x = hidden_states
         x = self.attn1(self.norm1(x)) + x
         x = self.attn2(encoder_hidden_states) + x
@@ -105,15 +111,6 @@ class OneTokenTemporalBlock(nn.Module):
         return x.unflatten(0, (rows // num_frames, positions)).transpose(1, 2).flatten(0, 1)
 
 
-def _has_cross_attention(block: nn.Module) -> bool:
-    return isinstance(block, BasicTransformerBlock | TemporalBasicTransformerBlock) and block.attn2 is not None
-
-
-def _rewritten(block: nn.Module, name: str) -> nn.Module:
-    attn2 = block.attn2
-    plain = isinstance(attn2, Attention) and attn2.rescale_output_factor == 1.0 and not attn2.residual_connection
-    same_width = getattr(block, "is_res", True)
-    if not (plain and same_width):
-        raise SurgeryError("This cross-attention cannot be rewritten", got=name, allowed="SVD's plain attn2")
+def _rewritten(block: nn.Module) -> nn.Module:
     kind = OneTokenTemporalBlock if isinstance(block, TemporalBasicTransformerBlock) else OneTokenBlock
-    return kind(block, TokenAttention(attn2.to_v, attn2.to_out[0]))
+    return kind(block, TokenAttention(block.attn2.to_v, block.attn2.to_out[0]))

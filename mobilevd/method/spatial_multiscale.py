@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilevd.errors import SurgeryError
-from mobilevd.svd.unet import VideoUNet
+from mobilevd.svd.unet import only_svd
 
 OP = "spatial_multiscale"
 DOWN = ("max", "average", "stride")
 
 
-def apply(unet: VideoUNet, down: str = "max") -> dict:
+def apply(unet: nn.Module, down: str = "max") -> dict:
     """Halve the inner height and width of ``unet`` by ``down``; return the log entry.
 
-    Errors: SurgeryError for an unknown ``down``, a network without two levels, or one that is already multiscaled.
+    Errors: SurgeryError for an unknown ``down``, a network that is not SVD's, has one level, or is already multiscaled.
     """
+    only_svd(unet, OP)
     if down not in DOWN:
         raise SurgeryError("Unknown way to halve the positions", got=down, allowed=", ".join(DOWN), where="down")
     if unet.space_down is not None or unet.space_up is not None:

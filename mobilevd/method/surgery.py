@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mobilevd.artifacts import write_json
+from mobilevd.artifacts import file_sha256, write_json
 from mobilevd.errors import IntegrityError, SurgeryError
 from mobilevd.method import (
     channel_funnel,
@@ -35,6 +35,7 @@ Log = list[dict]
 def save(unet: VideoUNet, log: Log, folder: Path) -> None:
     """Write configuration, log, weights and what each tensor is (dtype, shape, sha256) under ``folder``/unet.
 
+    The weights' header tells which configuration and log they belong to, by sha256.
     Errors: SurgeryError when ``log`` is not the edits made: a gate not baked, a funnel not merged, an entry forgotten.
     """
     _check_log_explains(unet, log)
@@ -44,22 +45,21 @@ def save(unet: VideoUNet, log: Log, folder: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in unet.state_dict().items()}
     write_json(folder / TENSORS, weights.describe(tensors))
     aside = (folder / WEIGHTS).with_suffix(".part")
-    save_file(tensors, aside)
+    save_file(tensors, aside, {"format": "pt"} | _digests(folder))
     aside.replace(folder / WEIGHTS)
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> tuple[VideoUNet, Log]:
     """The network saved in ``folder``, in ``dtype`` (as stored when None), and its log.
 
-    Errors: IntegrityError for a missing file, or a tensor that is missing, extra, misshapen or changed, by name.
+    Errors: IntegrityError as ``check``; SurgeryError for a log that its own edits do not allow.
     """
     folder = Path(folder)
+    tensors = _checked(folder)
     log = _read(folder / LOG)
     with torch.device("meta"):
         unet = rebuild(_read(folder / CONFIG), log)
-    tensors = weights.read(folder / WEIGHTS)
     weights.check_shapes(tensors, unet.state_dict(), folder / WEIGHTS)
-    weights.check_digests(tensors, _described(folder), folder / WEIGHTS)
     if dtype is not None:
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     unet.load_state_dict(tensors, strict=True, assign=True)
@@ -67,12 +67,12 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> tuple[VideoUNet, Log
 
 
 def check(folder: Path) -> None:
-    """Compare the weights in ``folder`` with what was written down of each tensor when they were saved.
+    """Compare the network in ``folder`` with what was written down of it, tensor by tensor, when it was saved.
 
-    Errors: IntegrityError for a file that is missing, or a tensor that is missing, extra, cut off or changed, by name.
+    Errors: IntegrityError for a file that is missing or changed, or a tensor that is missing, extra, cut off or
+    changed, by name.
     """
-    path = Path(folder) / WEIGHTS
-    weights.check_digests(weights.read(path), _described(Path(folder)), path)
+    _checked(Path(folder))
 
 
 def rebuild(config: dict, log: Log) -> VideoUNet:
@@ -91,19 +91,19 @@ def replay(unet: VideoUNet, entry: dict) -> None:
     match entry:
         case {"op": cross_attention.OP}:
             cross_attention.apply(unet)
-        case {"op": temporal_multiscale.OP, "down": down}:
+        case {"op": temporal_multiscale.OP, "down": str(down)}:
             temporal_multiscale.apply(unet, down)
-        case {"op": spatial_multiscale.OP, "down": down}:
+        case {"op": spatial_multiscale.OP, "down": str(down)}:
             spatial_multiscale.apply(unet, down)
-        case {"op": temporal_pruning.OP, "keep": keep}:
+        case {"op": temporal_pruning.OP, "keep": list(keep)}:
             temporal_pruning.remove(unet, keep)
-        case {"op": channel_funnel.OP, "fun_factor": fun_factor, "where": where}:
+        case {"op": channel_funnel.OP, "fun_factor": int() | float() as fun_factor, "where": str(where)}:
             channel_funnel.narrow(unet, fun_factor, where)
-        case {"op": channel_funnel.OP, "ranks": ranks}:
+        case {"op": channel_funnel.OP, "ranks": dict(ranks)}:
             channel_funnel.narrow_to(unet, ranks)
-        case {"op": conv_funnel.OP, "fun_factor": fun_factor, "where": where}:
+        case {"op": conv_funnel.OP, "fun_factor": int() | float() as fun_factor, "where": str(where)}:
             conv_funnel.narrow(unet, fun_factor, where)
-        case {"op": truncated_svd.OP, "fun_factor": fun_factor, "where": where}:
+        case {"op": truncated_svd.OP, "fun_factor": int() | float() as fun_factor, "where": str(where)}:
             truncated_svd.narrow(unet, fun_factor, where)
         case _:
             edits = (cross_attention, temporal_multiscale, spatial_multiscale, temporal_pruning)
@@ -133,25 +133,38 @@ def outline(unet: VideoUNet) -> dict[str, tuple]:
         name: (
             type(module).__name__,
             module.extra_repr(),
-            tuple((key, tuple(tensor.shape)) for key, tensor in module.named_parameters(recurse=False)),
+            tuple((key, tuple(tensor.shape)) for key, tensor in module._parameters.items() if tensor is not None),
         )
         for name, module in unet.named_modules()
     }
 
 
-def _described(folder: Path) -> weights.Described:
-    told = _read(folder / TENSORS)
-    if not isinstance(told, dict):
-        raise IntegrityError("The tensors are not described", got=type(told).__name__, where=str(folder / TENSORS))
-    return told
+def _checked(folder: Path) -> dict[str, torch.Tensor]:
+    path, told = folder / WEIGHTS, _read(folder / TENSORS)
+    tensors = weights.read(path)
+    weights.check_digests(tensors, weights.description(told, folder / TENSORS), path)
+    digests, header = _digests(folder), weights.header(path)
+    if header and (wrong := [name for name in digests if header.get(name) != digests[name]]):
+        got = ", ".join(str(folder / name) for name in wrong)
+        raise IntegrityError("The weights belong to another configuration or log", got=got, where=str(path))
+    return tensors
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: file_sha256(_found(folder / name)) for name in (CONFIG, LOG)}
 
 
 def _read(path: Path) -> dict | list:
-    if not path.is_file():
-        raise IntegrityError("A file of the network is missing", got=str(path), allowed="as surgery.save wrote it")
+    text = _found(path).read_bytes()
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text)
     except ValueError:
         raise IntegrityError(
             "A file of the network cannot be read", got=str(path), allowed="as surgery.save wrote it"
         ) from None
+
+
+def _found(path: Path) -> Path:
+    if not path.is_file():
+        raise IntegrityError("A file of the network is missing", got=str(path), allowed="as surgery.save wrote it")
+    return path

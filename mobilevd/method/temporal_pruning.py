@@ -35,10 +35,12 @@ def attach(network: nn.Module) -> "Gates":
 def bake(network: nn.Module, gates: "Gates") -> dict:
     """Remove the blocks whose gate is at 0, fold the value of every other gate into its block; return the log entry.
 
-    Exact for z in [0, 1]; z = 1 leaves the block's own weights. Errors: SurgeryError when there are no gates.
+    z = 1 leaves the block's own weights. Errors: SurgeryError when there are no gates, or one is not within 0 and 1.
     """
     blocks = prunable(network)
     z = gates.z.detach().double().cpu()
+    if not ((z >= 0.0) & (z <= 1.0)).all():
+        raise SurgeryError("These gates cannot be baked", got=z.tolist(), allowed="0 to 1", where=OP)
     for name, value in zip(gates.names, z.tolist(), strict=True):
         block = blocks.get(name)
         gated = getattr(block, _output_of(block)) if block is not None else None
@@ -135,6 +137,7 @@ class GatedLinear(nn.Linear):
         self._gates, self._index = gates, index
 
     def forward(self, input: Tensor) -> Tensor:
+        """z (W h + b)."""
         y = super().forward(input)
         return self._gates.z[self._index].to(y) * y
 
@@ -158,6 +161,7 @@ class SpatialResBlock(nn.Module):
     def forward(
         self, hidden_states: Float[Tensor, "N C H W"], temb: Tensor | None = None, image_only_indicator: object = None
     ) -> Float[Tensor, "N C2 H W"]:
+        """The spatial half alone."""
         return self.spatial_res_block(hidden_states, temb)
 
 
@@ -178,6 +182,7 @@ class SpatialTransformer(nn.Module):
         image_only_indicator: object = None,
         return_dict: bool = False,
     ) -> tuple[Float[Tensor, "N C H W"]]:
+        """y = x + proj_out(spatial blocks of proj_in(norm(x))), in a tuple as diffusers' own block returns it."""
         x = self.proj_in(self.norm(hidden_states).flatten(2).transpose(1, 2))
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:

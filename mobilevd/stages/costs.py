@@ -100,6 +100,13 @@ def ablations_markdown(rows: list[dict]) -> str:
     return _markdown(("ablation", "row", "recipe", "paper TFLOPs", "ours", "params, M", "paper FVD, 25 fps"), body)
 
 
+def data_rows(rows: list[dict], split: bool = False, with_encoders: bool = False) -> list[dict]:
+    """The rows for JSON: of the ladder row, size, nfe, paper_tflops, tflops and params_m, and what was asked for."""
+    left_out = {"file", "test", "paper_fvd_7fps", *(() if split else ("split",))}
+    left_out |= set() if with_encoders else {"clip_tflops"}
+    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+
+
 def whole_rows(rows: list[dict]) -> list[dict]:
     """The rows without what does not fit into a terminal: the split, and the files."""
     return [{key: value for key, value in row.items() if key not in ("split", "file", "test")} for row in rows]

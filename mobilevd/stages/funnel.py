@@ -32,15 +32,15 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     """Narrow the pruned generator as the recipe says, train adversarially, and leave the merged network.
 
     Inputs: prepare, finetune, prune. Errors: EffectError when merging changed the output by more than 1e-3 of its
-    largest value or no FLOPs were saved; SurgeryError for a layer that cannot be rewritten; NonFiniteError on
-    divergence.
+    largest value, or FLOPs or parameters were not saved; SurgeryError for a layer that cannot be rewritten;
+    NonFiniteError on divergence.
     """
     job, settings = Job(STAGE, recipe, inputs, workdir), recipe.funnel
     generator, log = job.network("prune")
     before = job.measure(generator)
     narrow = _truncated if settings.kind == "truncated" else _funneled
     network, entries, curves, figures = narrow(job, generator, settings)
-    after = job.cheaper(network, before, STAGE) if _saves(settings) else job.measure(network)
+    after = job.cheaper(network, before, STAGE, weights_too=True) if _saves(settings) else job.measure(network)
     values = [value for _, value in curves["val_rec"]]
     figures |= {"rec_loss_before": values[0], "rec_loss_after": values[-1]}
     return job.record(network, [*log, *entries], (before, after), curves, figures)

@@ -81,7 +81,7 @@ def fit(settings: Prune, before: Cost, costs: dict[str, float]) -> Budget:
 def _learned(job: Job, generator: VideoUNet, budget: Budget) -> Pruned:
     importances = Learned(budget)
     entry, curves = _gated(job, generator, importances)
-    return Pruned(entry, curves, importances.scores(), importances.probabilities().detach())
+    return Pruned(entry, curves, importances.scores(), importances.probabilities())
 
 
 def _l1(job: Job, generator: VideoUNet, budget: Budget) -> Pruned:

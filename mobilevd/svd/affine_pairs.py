@@ -13,7 +13,7 @@ from torch import nn
 from mobilevd.errors import SurgeryError
 
 WHERE = ("spatial", "temporal", "all")
-TEMPORAL = (".temporal_transformer_blocks.", ".motion_modules.", "temp_attentions.", "transformer_in.")
+TEMPORAL = (".temporal_transformer_blocks.", ".motion_modules.", ".temp_attentions.", ".transformer_in.")
 Reasons = tuple[tuple[str, Callable[[nn.Module], bool]], ...]
 
 UNLIKE_ATTENTION: Reasons = (
@@ -23,6 +23,7 @@ UNLIKE_ATTENTION: Reasons = (
     ("has a residual connection inside", lambda a: a.residual_connection),
     ("has a rescale factor", lambda a: a.rescale_output_factor != 1.0),
     ("normalises queries or keys", lambda a: a.norm_q is not None or a.norm_k is not None),
+    ("normalises its context", lambda a: a.norm_cross is not None),
     ("is causal", lambda a: a.is_causal),
     ("has no projection of its output", lambda a: a.to_out is None),
     ("has projections that are fused or not plain", lambda a: a.fused_projections or not _plain(a)),
@@ -54,18 +55,17 @@ def res_blocks(network: nn.Module, where: str) -> dict[str, nn.Module]:
     return _found(network, where, is_block, temporal.__contains__, "ResBlock")
 
 
-def refuse(modules: dict[str, nn.Module], unlike: Reasons) -> None:
-    """Errors: SurgeryError naming the first module that cannot be rewritten, and why."""
+def refuse(modules: dict[str, nn.Module], unlike: Reasons, what: str = "Funnels cannot go there") -> None:
+    """Errors: SurgeryError, headed ``what``, naming the first module that cannot be rewritten, and why."""
     for name, module in modules.items():
         if reason := next((reason for reason, holds in unlike if holds(module)), None):
-            raise SurgeryError(
-                "Funnels cannot go there", got=f"{name} {reason}", allowed="plain pairs, not narrowed yet", where=name
-            )
+            allowed = "plain layers of diffusers, not narrowed yet"
+            raise SurgeryError(what, got=f"{name} {reason}", allowed=allowed, where=name)
 
 
 def is_temporal(name: str) -> bool:
     """Whether the attention of that name looks along frames."""
-    return any(part in name for part in TEMPORAL)
+    return any(part in f".{name}" for part in TEMPORAL)
 
 
 def _found(

@@ -9,7 +9,10 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
+from mobilevd.svd.unet import SpatioTemporalResBlock, TransformerSpatioTemporalModel
+
 __all__ = ["AnimateDiffTransformer3D", "foreign_temporal_layers", "motion_modules"]
+KNOWN = (SpatioTemporalResBlock, TransformerSpatioTemporalModel, AnimateDiffTransformer3D)
 
 
 def motion_modules(network: nn.Module) -> dict[str, nn.Module]:
@@ -18,6 +21,21 @@ def motion_modules(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def foreign_temporal_layers(network: nn.Module) -> list[str]:
-    """``name (kind)`` of every temporal layer that is neither SVD's nor a motion module, as UNet3D's."""
-    kinds = (TemporalConvLayer, TransformerTemporalModel)
-    return [f"{name} ({type(m).__name__})" for name, m in network.named_modules() if isinstance(m, kinds)]
+    """``name (kind)`` of every temporal layer that is part of neither SVD's blocks nor a motion module.
+
+    UNet3D's temporal layers are such, and any other convolution over frames.
+    """
+    found, seen = [], []
+    for name, module in network.named_modules():
+        if name.startswith(tuple(f"{outer}." for outer in seen)):
+            continue
+        if foreign := _is_foreign(module):
+            found.append(f"{name} ({type(module).__name__})")
+        if foreign or isinstance(module, KNOWN):
+            seen.append(name)
+    return found
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    over_frames = isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1
+    return over_frames or isinstance(module, TemporalConvLayer | TransformerTemporalModel)

@@ -16,6 +16,8 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mobilevd.errors import SurgeryError
+
 __all__ = [
     "AlphaBlender",
     "Attention",
@@ -25,6 +27,7 @@ __all__ = [
     "TransformerSpatioTemporalModel",
     "VideoUNet",
     "config_of",
+    "only_svd",
     "temporal_blocks",
 ]
 
@@ -160,6 +163,13 @@ def temporal_blocks(unet: nn.Module) -> dict[str, nn.Module]:
     """Name → block, in the network's order, for every ResBlock and transformer that still holds its temporal half."""
     kinds = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
     return {name: module for name, module in unet.named_modules() if isinstance(module, kinds)}
+
+
+def only_svd(network: nn.Module, edit: str) -> None:
+    """Errors: SurgeryError for a network whose forward is not ``VideoUNet``'s, which ``edit`` relies on."""
+    if not isinstance(network, VideoUNet):
+        what = "This edit is for SVD's own network"
+        raise SurgeryError(what, got=type(network).__name__, allowed=VideoUNet.__name__, where=edit)
 
 
 def config_of(unet: VideoUNet) -> dict:

@@ -47,6 +47,19 @@ def check_whole(path: Path) -> None:
         ) from None
 
 
+def header(path: Path) -> dict[str, str]:
+    """What a whole safetensors file says of itself, besides its tensors and that they are PyTorch's."""
+    with safe_open(path, framework="pt") as opened:
+        return {name: value for name, value in (opened.metadata() or {}).items() if name != "format"}
+
+
+def description(told: object, path: Path) -> Described:
+    """``told`` as read from ``path``. Errors: IntegrityError when it is not what ``describe`` made."""
+    if isinstance(told, dict) and all(isinstance(t, dict) and isinstance(t.get("sha256"), str) for t in told.values()):
+        return told
+    raise IntegrityError("The tensors are not described", got=str(path), allowed="name → dtype, shape and sha256")
+
+
 def check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     """Errors: IntegrityError for a tensor that is missing, extra or misshapen, by name."""
     wrong = [f"missing {name}" for name in expected.keys() - found.keys()]

@@ -10,6 +10,7 @@ from mobilevd.method.block_importance import (
     brewer_sample,
     brewer_weights,
     inclusion_probabilities,
+    straight_through,
 )
 
 EQUAL = torch.zeros(7)
@@ -84,17 +85,46 @@ def test_samples_repeat_under_one_generator_and_differ_under_another():
 
 
 @pytest.mark.parametrize("logits", [EQUAL, SKEWED, SATURATED], ids=["equal", "skewed", "saturated"])
-def test_straight_through_passes_dz_on_as_dp_to_every_logit(logits):
+def test_straight_through_passes_dz_on_as_dp_to_every_logit_capped_or_not(logits):
     learned, dz = learner(Budget((1.0,) * 7, keep=3), logits), torch.tensor([3.0, -1.0, 2.0, 0.5, -2.0, 1.5, 4.0])
-    z = learned.draw(generator(3))
-    p = learned.probabilities().detach()
-    torch.testing.assert_close(z.detach(), brewer_sample(p, generator(3)).double(), rtol=0, atol=1e-15)
+    z, p = learned.draw(generator(3)), learned.probabilities()
+    assert torch.equal(z.detach(), brewer_sample(p, generator(3)).double())
     z.backward(dz.double())
-    certain = p == 1.0
-    room, free = 3 - certain.sum(), torch.where(certain, 0.0, p)
-    by_hand = free * (dz - (free * dz).sum() / room)  # dp_j/dlogit_i = p_j (δ_ij − p_i/n) among the uncertain
+    by_hand = p * (dz - (p * dz).sum() / 3)  # dp_j/dlogit_i = p_j (δ_ij − p_i/n)
     torch.testing.assert_close(learned.logits.grad, by_hand.float(), rtol=1e-5, atol=1e-7)
-    assert (learned.logits.grad[~certain].abs() > 0).all()
+    assert (learned.logits.grad.abs() > 0).all()
+    assert ((p == 1).sum() == 2) == (logits is SATURATED)
+
+
+@pytest.mark.parametrize("logits", [EQUAL, SKEWED])
+def test_straight_through_is_the_derivative_of_the_probabilities_where_none_is_capped(logits):
+    step, p = 1e-6, inclusion_probabilities(logits.double(), 3)
+    columns = [inclusion_probabilities(logits.double() + step * e, 3) for e in torch.eye(7, dtype=torch.float64)]
+    measured = (torch.stack(columns, dim=1) - p[:, None]) / step
+    claimed = torch.autograd.functional.jacobian(lambda x: straight_through(p, x), logits.double())
+    torch.testing.assert_close(claimed, measured, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_that_is_always_drawn_learns_to_go_when_it_does_harm():
+    learned = learner(Budget((1.0,) * 7, keep=3), SATURATED)
+    harm, source = torch.tensor([1.0, 0, 0, 0, 0, 0, 0]).double(), generator()
+    optimizer = torch.optim.Adam(learned.parameters(), lr=0.1)
+    assert learned.probabilities()[0] == 1
+    for _ in range(80):
+        optimizer.zero_grad()
+        (learned.draw(source) @ harm).backward()
+        optimizer.step()
+    assert learned.probabilities()[0] < 0.2
+    assert learned.settled()[0] == 0
+
+
+@pytest.mark.parametrize("gap", [50.0, 800.0, 1.0e5])
+def test_importances_as_far_apart_as_can_be_still_draw_the_best(gap):
+    logits = -gap * torch.arange(5.0)
+    p = inclusion_probabilities(logits, 2)
+    assert (p[:2] == 1).all()
+    assert p.sum().item() == pytest.approx(2)
+    assert brewer_sample(p, generator()).tolist() == [True, True, False, False, False]
 
 
 def test_draws_repeat_under_one_generator_and_settle_without_one():
@@ -128,7 +158,7 @@ def test_a_cost_weighted_score_prefers_the_cheaper_of_two_equally_important_bloc
 def test_probabilities_follow_the_ranking_that_decides(per_tflop, n):
     budget = Budget((4.0, 1.0, 2.0, 8.0, 0.5), keep=n, per_tflop=per_tflop)
     learned = learner(budget, torch.tensor([0.0, -0.2, 0.4, 1.0, -2.0]))
-    p = learned.probabilities().detach()
+    p = learned.probabilities()
     assert p.sum().item() == pytest.approx(n)
     q = learned.scores() / torch.tensor(budget.costs) if per_tflop else learned.scores()
     inside = (p > 0) & (p < 1)

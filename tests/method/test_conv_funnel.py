@@ -192,3 +192,9 @@ def test_impossible_edits_are_refused(build):
     conv_funnel.attach(unet, 0.5, "temporal", "csi")
     with pytest.raises(SurgeryError, match=r"temporal_res_block is narrowed already"):
         conv_funnel.attach(unet, 0.5, "all", "csi")
+    with pytest.raises(SurgeryError, match=r"another fun-factor wait to be merged"):
+        conv_funnel.attach(unet, 0.25, "spatial", "csi")
+    logs = [conv_funnel.merge(unet)]
+    conv_funnel.attach(unet, 0.25, "spatial", "csi")
+    logs.append(conv_funnel.merge(unet))
+    assert [(log["fun_factor"], log["where"]) for log in logs] == [(0.5, "temporal"), (0.25, "spatial")]

@@ -75,6 +75,17 @@ def test_rewriting_twice_is_refused(build):
         cross_attention.apply(unet)
 
 
+def test_what_is_no_plain_cross_attention_of_svd_is_refused_and_left_whole(build):
+    unet = build()
+    attn2 = unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    attn2.set_processor(lambda *args, **told: None)
+    with pytest.raises(SurgeryError, match=r"mid_block\.attentions\.0\.transformer_blocks\.0\.attn2 has a processor"):
+        cross_attention.apply(unet)
+    assert unet.state_dict().keys() == build().state_dict().keys()
+    with pytest.raises(SurgeryError, match=r"SVD's own network\n.*ModuleList"):
+        cross_attention.apply(torch.nn.ModuleList(build().down_blocks))
+
+
 def test_gradients_equal_the_originals_and_frozen_weights_stay_frozen(build, inputs, relative):
     before, after = build(), build()
     cross_attention.apply(after)

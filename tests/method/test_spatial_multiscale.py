@@ -119,6 +119,8 @@ def test_impossible_edits_are_refused(build):
     unet = build()
     with pytest.raises(SurgeryError, match="median"):
         spatial_multiscale.apply(unet, "median")
+    with pytest.raises(SurgeryError, match="SVD's own network"):
+        spatial_multiscale.apply(unet.mid_block)
     spatial_multiscale.apply(unet, "stride")
     with pytest.raises(SurgeryError, match="already rescaled"):
         spatial_multiscale.apply(unet, "stride")

@@ -98,9 +98,12 @@ def saved(unet, folder) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda tensors: tensors.pop("conv_in.bias"), "missing conv_in.bias"),
-        (lambda tensors: tensors.update(stowaway=torch.zeros(1)), "extra stowaway"),
-        (lambda tensors: tensors.update({"conv_in.bias": torch.zeros(31)}), r"conv_in.bias is \(31,\), not \(32,\)"),
+        (lambda tensors: tensors.pop("conv_in.bias"), "conv_in.bias is gone"),
+        (lambda tensors: tensors.update(stowaway=torch.zeros(1)), "stowaway was not among them"),
+        (
+            lambda tensors: tensors.update({"conv_in.bias": torch.zeros(31)}),
+            r"conv_in.bias has shape \[31\], not \[32\]",
+        ),
     ],
 )
 def test_a_tensor_that_does_not_belong_is_refused_by_name(build, tmp_path, damage, told):
@@ -178,7 +181,30 @@ def test_a_log_that_was_tampered_with_is_refused(build, tmp_path):
     log = edit(unet)
     surgery.save(unet, log, tmp_path)
     (tmp_path / surgery.LOG).write_text(json.dumps(log[:-1]))
+    with pytest.raises(IntegrityError, match=r"belong to another(.|\n)*surgery\.json"):
+        surgery.load(tmp_path)
+    save_file(load_file(tmp_path / surgery.WEIGHTS), tmp_path / surgery.WEIGHTS)  # as others write: no word of the log
     with pytest.raises(IntegrityError, match=r"attn1\.to_k\.weight is \(16, 32\), not \(32, 32\)"):
+        surgery.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [surgery.CONFIG, surgery.LOG])
+def test_a_configuration_or_a_log_of_the_same_shapes_and_another_function_is_refused_by_name(build, tmp_path, name):
+    unet = build(torch.float32)
+    surgery.save(unet, [temporal_multiscale.apply(unet, "max")], tmp_path)
+    text = (tmp_path / name).read_text()
+    changed = text.replace('"max"', '"stride"').replace('"num_frames": 4', '"num_frames": 5')
+    assert changed != text
+    (tmp_path / name).write_text(changed)
+    with pytest.raises(IntegrityError, match=rf"belong to another(.|\n)*{name}"):
+        surgery.load(tmp_path)
+
+
+@pytest.mark.parametrize("told", [[], {"conv_in.bias": None}, {"conv_in.bias": {"sha256": ["a"]}}])
+def test_a_description_that_is_none_is_refused(build, tmp_path, told):
+    surgery.save(build(torch.float32), [], tmp_path)
+    (tmp_path / surgery.TENSORS).write_text(json.dumps(told))
+    with pytest.raises(IntegrityError, match=r"not described\n.*tensors\.json"):
         surgery.load(tmp_path)
 
 
@@ -216,6 +242,8 @@ def test_a_network_its_log_does_not_explain_is_not_saved(build, tmp_path):
             "no self",
         ),
         ([{"op": "quantize"}], "nobody knows"),
+        ([{"op": "temporal_pruning", "keep": None}], "nobody knows"),
+        ([{"op": "channel_funnel", "fun_factor": "0.5", "where": ["all"]}], "nobody knows"),
     ],
 )
 def test_impossible_logs_are_refused_with_the_reason(build, log, reason):

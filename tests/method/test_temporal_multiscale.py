@@ -87,6 +87,8 @@ def test_impossible_edits_are_refused(build):
     unet = build()
     with pytest.raises(SurgeryError, match="median"):
         temporal_multiscale.apply(unet, "median")
+    with pytest.raises(SurgeryError, match="SVD's own network"):
+        temporal_multiscale.apply(unet.mid_block)
     temporal_multiscale.apply(unet, "stride")
     with pytest.raises(SurgeryError, match="already rescaled"):
         temporal_multiscale.apply(unet, "stride")

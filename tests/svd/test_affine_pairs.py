@@ -111,6 +111,9 @@ def test_motion_modules_count_as_temporal_and_both_of_their_attentions_are_found
     assert all(".motion_modules." in name for name in temporal)
     assert {name.rsplit(".", 1)[1] for name in spatial} == {"attn1"}
     assert set(self_attentions(network, "all")) == {*temporal, *spatial}
+    assert set(self_attentions(network.down_blocks[0], "spatial")) == {
+        name.removeprefix("down_blocks.0.") for name in spatial if name.startswith("down_blocks.0.")
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,7 @@ def test_motion_modules_count_as_temporal_and_both_of_their_attentions_are_found
         ({"residual_connection": True}, "residual connection"),
         ({"rescale_output_factor": 2.0}, "rescale factor"),
         ({"qk_norm": "layer_norm"}, "normalises queries"),
+        ({"cross_attention_norm": "layer_norm"}, "normalises its context"),
         ({"is_causal": True}, "causal"),
         ({"kv_heads": 1}, "shares key heads"),
         ({"dropout": 0.1}, "drops activations"),
