@@ -57,7 +57,7 @@ def grid() -> Float[Tensor, "1000"]:
 
 
 def probabilities(ln: LogNormal) -> Float[Tensor, "999"]:
-    """Discretized lognormal: p_i ∝ Φ((ln σ_{i+1} − P_mean)/P_std) − Φ((ln σ_i − P_mean)/P_std)."""
+    """(1) Discretized lognormal: p_i ∝ Φ((ln σ_{i+1} − P_mean)/P_std) − Φ((ln σ_i − P_mean)/P_std)."""
     cumulative = torch.special.ndtr((grid().double().log() - ln.mean) / ln.std)
     return cumulative.diff() / cumulative.diff().sum()
 
@@ -75,7 +75,7 @@ def draw(x0: Latents, settings: Adversarial, generator: Generator) -> Draws:
 def generator_terms(
     unet: nn.Module, discriminator: nn.Module, x0: Latents, condition: Condition, draws: Draws, settings: Adversarial
 ) -> GeneratorTerms:
-    """L_G = w_adv E D(x̂0 + σ' ε') + w_rec L_rec; no gradient reaches the discriminator's weights."""
+    """(2) L_G = w_adv E D(x̂0 + σ' ε') + w_rec L_rec; no gradient reaches the discriminator's weights."""
     fake = denoise(unet, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *condition)
     with held(discriminator):
         features = discriminator.features(fake, draws.fake_noise, draws.d_sigma, condition)
@@ -93,7 +93,7 @@ def discriminator_terms(
     draws: Draws,
     gamma: float,
 ) -> DiscriminatorTerms:
-    """L_D = E max(0, 1 + D(real')) + E max(0, 1 − D(fake')) + γ R1; γ = 0 leaves R1 out."""
+    """(3) L_D = E max(0, 1 + D(real')) + E max(0, 1 − D(fake')) + γ R1; γ = 0 leaves R1 out."""
     with torch.no_grad():
         features = discriminator.features(x0, draws.real_noise, draws.d_sigma, condition)
     features = [f.requires_grad_(gamma > 0) for f in features]
@@ -114,7 +114,7 @@ def mean(logits: Logits) -> Scalar:
 
 
 def pseudo_huber(estimate: Latents, x0: Latents, c: float) -> Scalar:
-    """L_rec = √(‖x̂0 − x0‖²/d + c²) − c per clip, d its number of elements, averaged over clips.
+    """(4) L_rec = √(‖x̂0 − x0‖²/d + c²) − c per clip, d its number of elements, averaged over clips.
 
     Deviates: divided by d, so that c and the weight 0.1 mean the same at every latent size.
     """
@@ -123,7 +123,7 @@ def pseudo_huber(estimate: Latents, x0: Latents, c: float) -> Scalar:
 
 
 def r1(real: Logits, features: list[Maps]) -> Scalar:
-    """Squared gradient of the summed logits on real clips, summed over channels, averaged over positions and blocks.
+    """(5) Squared gradient of the summed logits on real clips, summed over channels, averaged over positions, blocks.
 
     Deviates: taken at the heads' inputs, not at the latents. The encoder between them is frozen, so the heads are all
     there is to smooth, and no second derivative of the whole encoder is needed.

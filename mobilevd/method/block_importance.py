@@ -110,7 +110,7 @@ class Relaxed(nn.Module):
         return self.values.clamp(0.0, 1.0)
 
     def penalty(self) -> Float[Tensor, ""]:
-        """λ Σ |g|, to be added to the loss."""
+        """(4) λ Σ |g|, to be added to the loss."""
         return self.l1_weight * self.values.abs().sum()
 
     def settled(self) -> Float[Tensor, "K"]:
@@ -120,7 +120,7 @@ class Relaxed(nn.Module):
 
 
 def inclusion_probabilities(logits: Float[Tensor, "K"], n: int) -> Float[Tensor, "K"]:
-    """p_i = min(1, c·q_i) with q_i = exp(logit_i) and c such that Σ p_i = n; float64.
+    """(1) p_i = min(1, c·q_i) with q_i = exp(logit_i) and c such that Σ p_i = n; float64.
 
     Fix every p_i ≥ 1 at 1, rescale the rest to what is left, repeat until none exceeds 1.
     """
@@ -137,7 +137,7 @@ def inclusion_probabilities(logits: Float[Tensor, "K"], n: int) -> Float[Tensor,
 
 
 def straight_through(p: Float[Tensor, "K"], logits: Float[Tensor, "K"]) -> Float[Tensor, "K"]:
-    """What moves with the logits as p does: dp_i/dlogit_j = p_i (δ_ij − p_j / Σ p).
+    """(2) What moves with the logits as p does: dp_i/dlogit_j = p_i (δ_ij − p_j / Σ p).
 
     Deviates: p's own derivative where no p_i is capped at 1. A capped one would not hear its gradient and could never
     learn to go; so the cap counts forward only.
@@ -147,7 +147,7 @@ def straight_through(p: Float[Tensor, "K"], logits: Float[Tensor, "K"]) -> Float
 
 
 def brewer_weights(p: Float[Tensor, "K"], drawn: Bool[Tensor, "K"]) -> Float[Tensor, "K"]:
-    """Brewer's chances of draw r, unnormalised: p_k (n − a − p_k) / (n − a − p_k (n − r + 1)), and 0 once drawn.
+    """(3) Brewer's chances of draw r, unnormalised: p_k (n − a − p_k) / (n − a − p_k (n − r + 1)), 0 once drawn.
 
     n = Σ p; a = Σ p over the r − 1 units drawn so far; 0 < p_k < 1 for all k.
     """

@@ -83,7 +83,7 @@ def narrow_to(unet: nn.Module, ranks: dict[str, list[int]]) -> None:
 
 
 class SelfAttention(nn.Module):
-    """softmax(scale q kᵀ) v per head; q, k and v may be narrower than the c of scale = 1/√c."""
+    """(1) softmax(scale q kᵀ) v per head; q, k and v may be narrower than the c of scale = 1/√c."""
 
     def __init__(self, to_q: nn.Linear, to_k: nn.Linear, to_v: nn.Linear, to_out: nn.Linear, heads: int, scale: float):
         super().__init__()
@@ -99,7 +99,7 @@ class SelfAttention(nn.Module):
 
 
 class FunneledAttention(nn.Module):
-    """Self-attention with its funnels still apart: q' = F_q q, k' = F_k k, v' = F_v v, out = W_o F_o (softmax v')."""
+    """(2) Self-attention, its funnels still apart: q' = F_q q, k' = F_k k, v' = F_v v, out = W_o F_o (softmax v')."""
 
     def __init__(self, attention: nn.Module, fun_factor: float | None, ranks: tuple[int, int] | None = None):
         """``ranks``: c' of q–k and of v–o; round(r·c) for both without them, and then ``fun_factor`` is None."""
@@ -139,13 +139,13 @@ class FunneledAttention(nn.Module):
 
     @torch.no_grad()
     def start_he(self, generator: torch.Generator | None) -> None:
-        """He et al. (2015): N(0, 2 / fan-in)."""
+        """(4) He et al. (2015): N(0, 2 / fan-in)."""
         for funnel in (self.F_q, self.F_k, self.F_v, self.F_o):
             funnel.copy_(torch.randn(funnel.shape, generator=generator) * math.sqrt(2.0 / funnel.shape[2]))
 
     @torch.no_grad()
     def merged(self) -> SelfAttention:
-        """W_q' = F_q W_q, W_k' = F_k W_k, W_v' = F_v W_v, biases alike; W_o' = W_o F_o, whose bias stays."""
+        """(5) W_q' = F_q W_q, W_k' = F_k W_k, W_v' = F_v W_v, biases alike; W_o' = W_o F_o, whose bias stays."""
         maps = ((self.F_q, self.to_q), (self.F_k, self.to_k), (self.F_v, self.to_v))
         q, k, v = (_linear((Fn.double() @ _rows(to, self.heads).double()).flatten(0, 1), to) for Fn, to in maps)
         W_o = (_columns(self.to_out[0], self.heads).double() @ self.F_o.double()).transpose(0, 1).flatten(1)
@@ -164,7 +164,7 @@ def coupled_singular_initialisation(
 ) -> tuple[Float[Tensor, "h r c"], Float[Tensor, "h c r"]]:
     """F1, F2 such that W2 F2 F1 W1 is the best rank-``rank`` approximation of W2 W1 (Eckart–Young), balanced; float64.
 
-    W_i = U_i S_i V_iᵀ; S2 V2ᵀ U1 S1 = U Σ Vᵀ, cut; F1 = Σ^½ Vᵀ S1⁻¹ U1ᵀ; F2 = V2 S2⁻¹ U Σ^½.
+    (3) W_i = U_i S_i V_iᵀ; S2 V2ᵀ U1 S1 = U Σ Vᵀ, cut; F1 = Σ^½ Vᵀ S1⁻¹ U1ᵀ; F2 = V2 S2⁻¹ U Σ^½.
     """
     U1, S1, _ = torch.linalg.svd(W1.double(), full_matrices=False)
     _, S2, V2t = torch.linalg.svd(W2.double(), full_matrices=False)

@@ -42,7 +42,7 @@ def attach(
 
 
 def merge(unet: nn.Module) -> dict:
-    """W1' = F1 W1, W_t' = F1 W_t, b' = F1 b, W2' = W2 F2 in every funneled ResBlock, in place; return the log entry.
+    """(5) W1' = F1 W1, W_t' = F1 W_t, b' = F1 b, W2' = W2 F2 in every funneled ResBlock, in place; the log entry.
 
     Errors: SurgeryError when there is no funnel to merge.
     """
@@ -64,7 +64,7 @@ def narrow(unet: nn.Module, fun_factor: float, where: str) -> None:
 
 
 class NarrowResBlock(nn.Module):
-    """y = (shortcut(x) + W2 f(W1 silu(GN x) + W_t τ + b) + b2) / scale, f = SiLU ∘ GN': diffusers' two ResBlocks.
+    """(1) y = (shortcut(x) + W2 f(W1 silu(GN x) + W_t τ + b) + b2) / scale, f = SiLU ∘ GN': diffusers' ResBlocks.
 
     τ is the activated time embedding; conv1, time_emb_proj and norm2 may have fewer channels than x and y.
     """
@@ -103,7 +103,7 @@ class NarrowResBlock(nn.Module):
 
 
 class FunneledResBlock(NarrowResBlock):
-    """The same with its funnels still apart: F1 after conv1 and time_emb_proj, F2 before conv2.
+    """(2) The same with its funnels still apart: F1 after conv1 and time_emb_proj, F2 before conv2.
 
     f = SiLU ∘ GN' is not merged but narrowed at once: GN' has c' channels in G' = gcd(G, c') groups, each of which
     stands for G/G' groups of the wide norm and starts with γ, β of the c'/G' channels kept there (``kept_channels``).
@@ -177,8 +177,8 @@ def coupled_singular_initialisation(
 ) -> tuple[Float[Tensor, "r c"], Float[Tensor, "c r"]]:
     """F1, F2 such that W2 F2 F1 W1 is the best rank-``rank`` approximation of W2 W1 (Eckart–Young); float64.
 
-    W1 = L1 Q1, W2 = Q2 R2, R2 L1 = U Σ Vᵀ, cut at the rank: F1 = Uᵀ R2, F2 = L1 V Σ⁻¹. With Uᵀ R2 = T Q that is also
-    F1 = Q, F2 = L1 V Σ⁻¹ T, whose F1 has orthonormal rows.
+    (3) W1 = L1 Q1, W2 = Q2 R2, R2 L1 = U Σ Vᵀ, cut at the rank: F1 = Uᵀ R2, F2 = L1 V Σ⁻¹. With Uᵀ R2 = T Q that is
+    also F1 = Q, F2 = L1 V Σ⁻¹ T, whose F1 has orthonormal rows.
     """
     L1, R2 = torch.linalg.qr(W1.double().T, mode="r").R.T, torch.linalg.qr(W2.double(), mode="r").R
     U, Σ, Vt = torch.linalg.svd(R2 @ L1, full_matrices=False)
@@ -198,7 +198,7 @@ def kept_channels(weight: Float[Tensor, "c"], groups: int, rank: int) -> Int[Ten
 def towards_channels(
     F1: Float[Tensor, "r c"], F2: Float[Tensor, "c r"], kept: Int[Tensor, "r"]
 ) -> tuple[Float[Tensor, "r c"], Float[Tensor, "c r"]]:
-    """R F1 and F2 Rᵀ with the rotation R that brings F1 nearest to the rows e_kept: F1[:, kept] = X S Yᵀ, R = Y Xᵀ.
+    """(4) R F1, F2 Rᵀ with the rotation R that brings F1 nearest to the rows e_kept: F1[:, kept] = X S Yᵀ, R = Y Xᵀ.
 
     Deviates: the coupled product leaves R free, but f does not commute with it. So the reduced features are made to be
     the kept channels as far as the subspace allows; at r = 1 that is F1 = F2 = 1.

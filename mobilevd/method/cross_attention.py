@@ -35,7 +35,7 @@ def apply(unet: nn.Module) -> dict:
 
 
 class TokenAttention(nn.Module):
-    """attn2(X, c) = broadcast(W_o W_v c + b_o): one key, hence softmax ≡ 1 for every query.
+    """(1) attn2(X, c) = broadcast(W_o W_v c + b_o): one key, hence softmax ≡ 1 for every query.
 
     W_o W_v stays two matrices: with biases apart they are C·(C + E) weights, the paper's network by count (1474 M);
     guidance's zero context leaves b_o.
@@ -59,7 +59,7 @@ class TokenAttention(nn.Module):
 
 
 class OneTokenBlock(nn.Module):
-    """A spatial transformer block: x += attn1(norm1 x); x += attn2(c); x += ff(norm3 x)."""
+    """(2) A spatial transformer block: x += attn1(norm1 x); x += attn2(c); x += ff(norm3 x)."""
 
     def __init__(self, block: nn.Module, attn2: TokenAttention):
         super().__init__()
@@ -82,7 +82,7 @@ class OneTokenBlock(nn.Module):
 
 
 class OneTokenTemporalBlock(nn.Module):
-    """A temporal transformer block: the same three steps over frames, after x += ff_in(norm_in x).
+    """(3) A temporal transformer block: the same three steps over frames, after x += ff_in(norm_in x).
 
     The context comes repeated over positions; W_o W_v c is computed once per clip.
     """

@@ -43,7 +43,7 @@ def watch(
 ) -> dict[str, Watched]:
     """Run the evaluations of the network that holds ``attentions`` and gather moments there, float64.
 
-    A funnel turns keys k into A k and the mixed values u into A u, A = F2 F1, which moves the network's output by
+    (1) A funnel turns keys k into A k and the mixed values u into A u, A = F2 F1, which moves the network's output by
     δ = Σ gᵀ (A − 1) k to first order; E‖δ‖² is taken over random probes g of the output (Hutchinson) and positions that
     count as independent: E‖δ‖² ≈ ‖K_g^½ (A − 1) K_k^½‖². Keys are centred: softmax ignores what all of them share.
     """
@@ -60,15 +60,15 @@ def watch(
 
 
 def pairs(watched: dict[str, Watched]) -> dict[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """W1 = K_x^½ and W2 = K_g^½ᵀ per head, for q–k and v–o of every attention: CSI's product is then K_g^½ᵀ K_x^½."""
+    """(2) W1 = K_x^½, W2 = K_g^½ᵀ per head, for q–k and v–o of every attention: CSI's product is then K_g^½ᵀ K_x^½."""
     return {name: (_roots(seen.qk), _roots(seen.vo)) for name, seen in watched.items()}
 
 
 def ranks(watched: dict[str, Watched], fun_factor: float) -> dict[str, tuple[int, int]]:
     """(q–k, v–o) channels per head of every attention, within the operations that round(r·c) everywhere would cost.
 
-    One channel more of a product saves Σ_h σ² of error for its operations; the singular values σ fall, so that taking
-    the best saving per operation first is optimal up to the last channel. Everyone keeps one channel at least.
+    (3) One channel more of a product saves Σ_h σ² of error for its operations; the singular values σ fall, so that
+    taking the best saving per operation first is optimal up to the last channel. Everyone keeps one channel at least.
     Errors: SurgeryError for an impossible fun-factor.
     """
     if not 0.0 < fun_factor <= 1.0:

@@ -36,7 +36,7 @@ def draw(x0: Latents, condition: Condition, settings: Finetune, image_std: float
 
 
 def loss(unet: nn.Module, x0: Latents, draws: Draws) -> Float[Tensor, ""]:
-    """E λ(σ) ‖D(x0 + σ ε; σ, c) − x0‖², averaged over every element."""
+    """(1) E λ(σ) ‖D(x0 + σ ε; σ, c) − x0‖², averaged over every element."""
     estimate = denoise(unet, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *draws.condition)
     return (over_frames(loss_weight(draws.sigma)) * (estimate - x0) ** 2).mean()
 

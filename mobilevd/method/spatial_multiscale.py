@@ -33,7 +33,7 @@ def apply(unet: nn.Module, down: str = "max") -> dict:
 
 
 class HalveSpace(nn.Module):
-    """H W → ⌈H/2⌉ ⌈W/2⌉ by 2 x 2 squares: their maximum, their mean, or the first; at an odd edge by what is there."""
+    """(1) H W → ⌈H/2⌉ ⌈W/2⌉ by 2 x 2 squares: maximum, mean, or the first of each; at an odd edge by what is there."""
 
     def __init__(self, down: str):
         super().__init__()
@@ -51,7 +51,7 @@ class HalveSpace(nn.Module):
 
 
 class DoubleSpace(nn.Module):
-    """Nearest neighbour, y_ij = x_⌊i/2⌋⌊j/2⌋, cut to the outer height and width."""
+    """(2) Nearest neighbour, y_ij = x_⌊i/2⌋⌊j/2⌋, cut to the outer height and width."""
 
     def forward(self, x: Float[Tensor, "N C H2 W2"], outer: tuple[int, int]) -> Float[Tensor, "N C H W"]:
         """x [N C H' W'] → [N C *outer]."""

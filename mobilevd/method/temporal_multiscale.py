@@ -33,7 +33,7 @@ def apply(unet: nn.Module, down: str = "max") -> dict:
 
 
 class HalveFrames(nn.Module):
-    """F → ⌈F/2⌉ frames by pairs: their maximum, their mean, or the first; an odd last frame stands for itself."""
+    """(1) F → ⌈F/2⌉ frames by pairs: their maximum, their mean, or the first; an odd last frame stands for itself."""
 
     def __init__(self, down: str):
         super().__init__()
@@ -57,7 +57,7 @@ class HalveFrames(nn.Module):
 
 
 class DoubleFrames(nn.Module):
-    """Nearest neighbour in time, y_f = x_⌊f/2⌋, cut to the outer frame count."""
+    """(2) Nearest neighbour in time, y_f = x_⌊f/2⌋, cut to the outer frame count."""
 
     def forward(self, x: Float[Tensor, "N C H W"], inner: int, outer: int) -> Float[Tensor, "M C H W"]:
         """x [B·inner C H W] → [B·outer C H W]."""

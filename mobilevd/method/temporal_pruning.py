@@ -79,7 +79,7 @@ def prunable(network: nn.Module, keep: list[str] | None = None) -> dict[str, nn.
 
 
 def magnitudes(network: nn.Module) -> Float[Tensor, "K"]:
-    """1 − α of every temporal block: the temporal half's share of the blend, float64.
+    """(4) 1 − α of every temporal block: the temporal half's share of the blend, float64.
 
     Errors: SurgeryError for motion modules, by name: they are added, not blended.
     """
@@ -104,7 +104,7 @@ class Gates:
 
 
 class GatedBlender(AlphaBlender):
-    """y = x_s + z (1 − α)(x_t − x_s), α = sigmoid(mix_factor); z = 1 is SVD's blend, z = 0 the spatial half alone."""
+    """(1) y = x_s + z (1 − α)(x_t − x_s), α = sigmoid(mix_factor); z = 1 is SVD's blend, z = 0 the spatial half."""
 
     def __init__(self, blender: AlphaBlender, gates: Gates, index: int):
         super().__init__(0.0, blender.merge_strategy)
@@ -118,7 +118,7 @@ class GatedBlender(AlphaBlender):
 
     @torch.no_grad()
     def settled(self, z: float) -> AlphaBlender:
-        """A plain blender with 1 − α' = z (1 − α)."""
+        """(2) A plain blender with 1 − α' = z (1 − α)."""
         blender = AlphaBlender(0.0, self.merge_strategy)
         blender.mix_factor = self.mix_factor
         if 0.0 < z < 1.0:
@@ -129,7 +129,7 @@ class GatedBlender(AlphaBlender):
 
 
 class GatedLinear(nn.Linear):
-    """The last projection of a residual block, z (W h + b): z = 1 is the block, z = 0 leaves y = x."""
+    """(3) The last projection of a residual block, z (W h + b): z = 1 is the block, z = 0 leaves y = x."""
 
     def __init__(self, linear: nn.Linear, gates: Gates, index: int):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")

@@ -39,7 +39,7 @@ def narrow(unet: nn.Module, fun_factor: float, where: str) -> None:
 
 
 class FactoredLinear(nn.Module):
-    """y = U_r ((Σ V)_r x) + b: two linear layers, ``right`` (r x C_in) and then ``left`` (C_out x r, with the bias)."""
+    """(1) y = U_r ((Σ V)_r x) + b: two linear layers, ``right`` (r x C_in), ``left`` (C_out x r, with the bias)."""
 
     def __init__(self, linear: nn.Linear, rank: int):
         super().__init__()
@@ -54,7 +54,7 @@ class FactoredLinear(nn.Module):
 
 @torch.no_grad()
 def truncated(W: Float[Tensor, "C_out C_in"], rank: int) -> tuple[Float[Tensor, "C_out r"], Float[Tensor, "r C_in"]]:
-    """U_r and (Σ V)_r of W = U Σ V, float64: the best approximation of that rank (Eckart–Young)."""
+    """(2) U_r and (Σ V)_r of W = U Σ V, float64: the best approximation of that rank (Eckart–Young)."""
     U, Σ, V = torch.linalg.svd(W.double(), full_matrices=False)
     return U[:, :rank], Σ[:rank, None] * V[:rank]
 
