@@ -56,36 +56,34 @@ def measure(where: str) -> list[dict]:
         ]
 
 
-def starts(unet: nn.Module, where: str, r: float, seen: dict, shape: tuple) -> dict[str, Callable | None]:
-    """What to do to a copy of the network, by name; None for what cannot be had at the funnels' FLOPs."""
+def starts(unet: nn.Module, where: str, r: float, seen: dict, shape: tuple) -> dict[str, Callable]:
+    """What to do to a copy of the network, by name."""
     attach, random = channel_funnel.attach, torch.Generator().manual_seed(1)
     pairs, ranks = data_aware.pairs(seen), data_aware.ranks(seen, r)
     return {
         "He": lambda u: (attach(u, r, where, "he", random), channel_funnel.merge(u)),
-        "truncated SVD": truncation(unet, where, r, shape),
+        "truncated SVD": lambda u: truncated_svd.apply(u, truncation(unet, where, r, shape), where),
         "CSI": lambda u: (attach(u, r, where, "csi"), channel_funnel.merge(u)),
         "data-aware CSI": lambda u: (attach(u, r, where, "csi", None, pairs), channel_funnel.merge(u)),
         "data-aware CSI, ranks": lambda u: (attach(u, r, where, "csi", None, pairs, ranks), channel_funnel.merge(u)),
     }
 
 
-def truncation(unet: nn.Module, where: str, r: float, shape: tuple) -> Callable | None:
-    """The largest truncation that costs no more than funnels of r; None where even the smallest costs more."""
+def truncation(unet: nn.Module, where: str, r: float, shape: tuple) -> float:
+    """The largest share of the ranks that costs no more than funnels of r; where none does, rank 1, the cheapest."""
     narrowed = lambda edit, share: (u := copy.deepcopy(unet), edit(u, share, where), count(u, shape).tflops)[2]  # noqa: E731
     budget, steps = narrowed(channel_funnel.narrow, r), 96
-    low, high = 0, steps
+    low, high = 1, steps
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if narrowed(truncated_svd.narrow, middle / steps) <= budget else (low, middle)
-    return (lambda u: truncated_svd.apply(u, low / steps, where)) if low else None
+    return low / steps
 
 
 def row(
-    name: str, r: float, start: Callable | None, unet: nn.Module, shape: tuple, inputs: list[Inputs], outputs: list
+    name: str, r: float, start: Callable, unet: nn.Module, shape: tuple, inputs: list[Inputs], outputs: list
 ) -> dict:
     """GFLOPs and errors of one start."""
-    if start is None:
-        return {"r": r, "start": name, "gflops": None, "errors": None}
     edited = copy.deepcopy(unet)
     start(edited)
     errors = [[] for _ in SIGMAS]
@@ -115,11 +113,8 @@ def table(rows: list[dict]) -> str:
         "|---" * (3 + len(SIGMAS)) + "|",
     ]
     for item in rows:
-        errors = [f"{error:.4f}" for error in item["errors"] or ()] or ["cannot be had this cheap"] + [""] * (
-            len(SIGMAS) - 1
-        )
-        flops = f"{item['gflops']:.2f}" if item["gflops"] else "–"
-        lines.append(f"| {item['r']:g} | {item['start']} | {flops} | " + " | ".join(errors) + " |")
+        errors = " | ".join(f"{error:.4f}" for error in item["errors"])
+        lines.append(f"| {item['r']:g} | {item['start']} | {item['gflops']:.2f} | {errors} |")
     return "\n".join(lines)
 
 

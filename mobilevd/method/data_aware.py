@@ -46,13 +46,17 @@ def watch(
     (1) A funnel turns keys k into A k and the mixed values u into A u, A = F2 F1, which moves the network's output by
     δ = Σ gᵀ (A − 1) k to first order; E‖δ‖² is taken over random probes g of the output (Hutchinson) and positions that
     count as independent: E‖δ‖² ≈ ‖K_g^½ (A − 1) K_k^½‖². Keys are centred: softmax ignores what all of them share.
+    Errors: SurgeryError naming an attention that an evaluation does not pass through once.
     """
     watched = {name: _blank(attention) for name, attention in attentions.items()}
     for evaluate in evaluations:
         with _Taps(attentions) as taps, torch.enable_grad():
             output = evaluate()
+        if astray := [name for name, seen in taps.seen.items() if len(seen) != 2]:
+            what, allowed = "This attention was not evaluated", "once in every evaluation of the network"
+            raise SurgeryError(what, got=", ".join(astray), allowed=allowed, where="data_aware.watch")
         probe = torch.randn(output.shape, generator=generator).to(output)
-        keys, mixed = [k for k, _ in taps.seen.values()], [u for _, u in taps.seen.values()]
+        keys, mixed = (list(tensors) for tensors in zip(*taps.seen.values(), strict=True))
         gradients = torch.autograd.grad(output, [*keys, *mixed], probe)
         for index, (name, attention) in enumerate(attentions.items()):
             _add(watched[name], attention.heads, keys[index], mixed[index], gradients[index :: len(keys)])

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from mobilevd.errors import SurgeryError
 from mobilevd.method import channel_funnel, data_aware, surgery
 from mobilevd.svd.affine_pairs import self_attentions
 from mobilevd.svd.unet import Attention, config_of
@@ -68,6 +69,14 @@ def test_nothing_of_the_network_changes_and_no_parameter_gets_a_gradient(two, x)
     assert not two.first.to_k._forward_hooks
     two.requires_grad_(False)
     assert watched(two, x)["first"].qk.gradient.any()
+
+
+def test_an_attention_that_an_evaluation_goes_around_or_passes_twice_is_named(two, x):
+    attentions, random = self_attentions(two, "all"), torch.Generator()
+    for evaluate in (lambda: two.first(x), lambda: two(two(two.first(x)))):
+        with pytest.raises(SurgeryError, match=r"not evaluated\n.*(second|first)"):
+            data_aware.watch(attentions, [evaluate], random)
+    assert not two.first.to_k._forward_hooks
 
 
 @torch.no_grad()
