@@ -48,18 +48,29 @@ class RecipeFlow(FlowSpec):
     def run_stage(self, name: str, stage: Callable, folder: str | None = None, **options) -> None:
         """Run one stage on the records so far, keep its record, show it on the step's card."""
         from cards import show
+        from gang import leads
 
-        workdir, records, key = Path(self.run_folder) / (folder or name), self.typed_records(), folder or name
+        from mobilevd.stages.shared_run import SharedRun
+
+        records, key = self.typed_records(), folder or name
         if key in records:
             print(f"{key}: {records[key].facts['reused']}")
             return
-        began = time.time()
-        with self.kept():
-            record = self.plainly(stage, self.checked_recipe(), records, workdir, **options)
+        began, place = time.time(), SharedRun(self.run_folder, key)
+        with self.kept(), place.checkpoints(push=leads()):
+            record = self.plainly(stage, self.checked_recipe(), records, place.workdir, **options)
+        if record is None:  # another machine of the gang has it
+            return
         record = record.model_copy(update={"started_at": began, "seconds": time.time() - began})
-        record.save(workdir / "record.json")
+        record = self.plainly(place.finish, record)
         self.records = {**self.records, key: record.model_dump(mode="json")}
-        show(current.card, record, workdir)
+        show(current.card, record, place.workdir)
+
+    def run_training(self, name: str) -> None:
+        """Run this task's share of a training stage: all of it, unless there are more GPUs or machines."""
+        from gang import training
+
+        self.run_stage(name, training(name, self.checked_recipe()))
 
     def typed_records(self) -> dict[str, StageRecord]:
         """What the stages so far left, by name."""

@@ -18,7 +18,7 @@ class RetrainFlow(TrainFlow):
         from mobilevd.stages import plan, retrain
 
         self.token = f"{current.flow_name}/{current.run_id}"
-        self.run_folder = str(plan.run_folder(current.flow_name, current.run_id))
+        self.run_folder = plan.run_folder(current.flow_name, current.run_id)
         decision = self.plainly(retrain.decide, self.checked_recipe(), self.token, self.run_folder, self.force)
         self.records = decision.model_dump(mode="json")["records"]
         self.course, self.why = "train" if decision.due else "rest", decision.why

@@ -12,7 +12,7 @@ class TrainFlow(RecipeFlow):
         """Check the recipe against the base, and choose the run's folder."""
         from mobilevd.stages import plan
 
-        self.run_folder = str(plan.run_folder(current.flow_name, current.run_id))
+        self.run_folder = plan.run_folder(current.flow_name, current.run_id)
         self.records = {}
         print(self.plainly(plan.announce, self.checked_recipe(), self.run_folder))
         self.next(self.prepare)
@@ -30,36 +30,28 @@ class TrainFlow(RecipeFlow):
     @step
     def finetune(self):
         """Denoising finetuning at low resolution, with optimized cross-attention."""
-        from mobilevd.stages import finetune
-
-        self.run_stage("finetune", finetune.run)
+        self.run_training("finetune")
         self.next(self.distill)
 
     @card(type="blank")
     @step
     def distill(self):
         """Adversarial distillation to one evaluation, with temporal multiscaling."""
-        from mobilevd.stages import distill
-
-        self.run_stage("distill", distill.run)
+        self.run_training("distill")
         self.next(self.prune)
 
     @card(type="blank")
     @step
     def prune(self):
         """Learn which temporal blocks matter, and remove the others."""
-        from mobilevd.stages import prune
-
-        self.run_stage("prune", prune.run)
+        self.run_training("prune")
         self.next(self.funnel)
 
     @card(type="blank")
     @step
     def funnel(self):
         """Insert channel funnels, train them unmerged, merge them."""
-        from mobilevd.stages import funnel
-
-        self.run_stage("funnel", funnel.run)
+        self.run_training("funnel")
         self.next(self.quantize)
 
     @card(type="blank")

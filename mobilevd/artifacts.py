@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mobilevd import remote
 from mobilevd.errors import IntegrityError
 
 MANIFEST = "manifest.json"
 
 
 class Artifact(BaseModel):
-    """A folder (or one file) of bytes: where it lies and what it hashes to."""
+    """A folder (or one file) of bytes: where it lies (on this disk, or ``s3://…``) and what it hashes to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     uri: str
@@ -24,13 +25,22 @@ class Artifact(BaseModel):
 
     @property
     def path(self) -> Path:
-        """The local folder or file. Errors: IntegrityError when it is gone."""
+        """The local folder or file; one on S3 is brought here, once. Errors: IntegrityError when it is gone."""
+        if remote.is_remote(self.uri):
+            return remote.fetch(self.uri, self.sha256)
         path = Path(self.uri)
         if not path.exists():
             raise IntegrityError(
                 "An artifact is gone", got=self.uri, allowed="the folder the stage wrote", where="rerun the stage"
             )
         return path
+
+    def beside(self, relative: str) -> Path | None:
+        """A file of the folder that holds this artifact, brought here if it lies on S3; None where there is none."""
+        if remote.is_remote(self.uri):
+            return remote.bring_beside(self.uri, relative)
+        path = Path(self.uri).parent / relative
+        return path if path.is_file() else None
 
 
 class Manifest(BaseModel):

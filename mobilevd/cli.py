@@ -63,6 +63,26 @@ def cost(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[Path, typer.Option(help="The recipe.")] = Path("params.yaml"),
+    clips: Annotated[int | None, typer.Option(help="How many clips (default: the recipe's least).", min=1)] = None,
+    tflops: Annotated[float | None, typer.Option(help="What one device reaches (default: a probe here).")] = None,
+    devices: Annotated[int, typer.Option(help="Devices that share a training stage.", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Hours, device-hours, memory and disk of every stage, before anything is run, and what that rests on."""
+    from mobilevd import params
+    from mobilevd.stages import forecast
+
+    asked = params.load(recipe)
+    count = clips or asked.prepare.min_train_clips + asked.prepare.min_validation_clips
+    speed = forecast.Speed(tflops, "as given", devices) if tflops else forecast.probe(devices)
+    _print(forecast.rows(asked, speed, count), as_json)
+    if not as_json:
+        typer.echo("\n".join(forecast.assumptions(speed, count)))
+
+
+@app.command()
 def evaluate(
     real: Annotated[Path, typer.Option(help="A folder of real videos.")],
     generated: Annotated[Path, typer.Option(help="A folder of generated videos.")],

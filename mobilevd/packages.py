@@ -5,7 +5,6 @@ Keeps: what is handed out always has the digest that was asked for, cached or fr
 
 import importlib.util
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from typing import NamedTuple
 
 from mobilevd.artifacts import file_sha256
 from mobilevd.errors import DataError, IntegrityError, MobileVDError
+from mobilevd.places import cache_dir as cache_dir
+from mobilevd.places import project_root as project_root
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +29,6 @@ class Tags(NamedTuple):
 
 
 UNIVERSAL = Tags("any", "3", "py", "none")
-
-
-def project_root() -> Path:
-    """The folder that holds pyproject.toml beside the package (a checkout); the working directory otherwise."""
-    beside = Path(__file__).resolve().parents[1]
-    return beside if (beside / "pyproject.toml").is_file() else Path.cwd()
-
-
-def cache_dir() -> Path:
-    """Where fetched and computed files are kept: $MOBILEVD_CACHE, or ``.cache/mobilevd`` in the project."""
-    chosen = os.environ.get("MOBILEVD_CACHE")
-    return Path(chosen).expanduser().resolve() if chosen else project_root() / ".cache" / "mobilevd"
 
 
 def fetch(name: str, version: str, sha256: str, *, platform: tuple | None = None, cache: Path | None = None) -> Path:

@@ -45,7 +45,8 @@ class Rendered(Section):
 
 
 class Prepare(Section):
-    """From video files to validated, encoded clips."""
+    """From video files to validated, encoded clips; ``data``: a folder, or a DVC remote on S3, of which ``pin`` (a DVC
+    file, on S3 too if you like) names the folder."""
 
     data: str = "data"
     pin: str | None = "data.dvc"
@@ -56,6 +57,12 @@ class Prepare(Section):
     min_validation_clips: Count = 16
     min_motion: Annotated[float, Field(ge=0.0)] = 1.0e-4
     rendered: Rendered = Rendered()
+
+    @model_validator(mode="after")
+    def _remote_data_is_pinned(self) -> "Prepare":
+        if self.data.startswith("s3://") and self.pin is None:
+            raise ValueError("data on S3 is a DVC remote, of which pin names the folder")
+        return self
 
 
 class LogNormal(Section):

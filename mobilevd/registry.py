@@ -104,14 +104,14 @@ def pictures(record: StageRecord) -> dict[str, Path]:
 
     Errors: IntegrityError naming the picture that is gone.
     """
-    folders = sorted({artifact.path.parent for artifact in record.artifacts.values()})
     found: dict[str, Path] = {}
     for name, relative in record.pictures.items():
-        files = [folder / relative for folder in folders if (folder / relative).is_file()]
-        if not files:
-            tried = ", ".join(map(str, folders)) or "no folder, since the stage left no artifacts"
+        files = (artifact.beside(relative) for artifact in record.artifacts.values())
+        if (file := next(filter(None, files), None)) is None:
+            folders = sorted({artifact.uri.rpartition("/")[0] for artifact in record.artifacts.values()})
+            tried = ", ".join(folders) or "no folder, since the stage left no artifacts"
             raise IntegrityError(f"A picture of {record.stage} is gone", got=relative, where=tried)
-        found[name] = files[0]
+        found[name] = file
     return found
 
 

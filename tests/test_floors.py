@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {
-    **dict.fromkeys(("params", "shapes", "errors", "artifacts", "packages", "progress", "objects", "operations"), 0),
+    **dict.fromkeys(
+        ("params", "shapes", "errors", "artifacts", "packages", "progress", "objects", "operations", "places"), 0
+    ),
     **dict.fromkeys(("svd", "video"), 1),
     "method": 2,
     **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline", "ledger", "turns"), 3),
@@ -32,6 +34,7 @@ DOOR = {
 SAME_ROOM = {
     "versions": "registry",
     "history": "registry",
+    "remote": "objects",
     "cli_registry": "cli",
 }  # files that share a room without a folder
 LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli")

@@ -132,7 +132,7 @@ def model_row(folder: Path, width: int, height: int) -> dict:
     log = _read(unet / "surgery.json") if (unet / "surgery.json").is_file() else []
     with torch.device("meta"):
         network = surgery.rebuild(_read(unet / "config.json"), log)
-    side = _downscale(unet.parent / "vae" / "config.json")
+    side = downscale(unet.parent / "vae" / "config.json")
     if width <= 0 or height <= 0 or width % side or height % side:
         allowed = f"multiples of {side} pixels"
         raise MobileVDError("The clip has no whole latents", got=f"{width}x{height}", allowed=allowed, where="--width")
@@ -171,7 +171,8 @@ def _unet_folder(folder: Path) -> Path:
     )
 
 
-def _downscale(config: Path) -> int:
+def downscale(config: Path) -> int:
+    """Pixels a latent covers on each axis, by an autoencoder's configuration; SVD's 8 without one."""
     if not config.is_file():
         return SVD_DOWNSCALE
     values = _read(config)

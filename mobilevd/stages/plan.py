@@ -1,16 +1,14 @@
 """Before the first stage and after the last: where a run writes, what it will do, how it ended."""
 
 import os
-from pathlib import Path
 
 from mobilevd.packages import project_root
 from mobilevd.params import Recipe
 
 
-def run_folder(flow: str, run_id: str) -> Path:
-    """``<flow>/<run id>`` under $MOBILEVD_RUNS, or under ``runs`` in the project."""
-    chosen = os.environ.get("MOBILEVD_RUNS")
-    return (Path(chosen) if chosen else project_root() / "runs") / flow / str(run_id)
+def run_folder(flow: str, run_id: str) -> str:
+    """``<flow>/<run id>`` under $MOBILEVD_RUNS (a folder or ``s3://…``), or under ``runs`` in the project."""
+    return f"{os.environ.get('MOBILEVD_RUNS') or project_root() / 'runs'}/{flow}/{run_id}"
 
 
 def announce(recipe: Recipe, folder: str) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from mobilevd.artifacts import StageRecord, seal
-from mobilevd.packages import cache_dir, project_root
+from mobilevd.packages import cache_dir
 from mobilevd.params import Recipe
 from mobilevd.progress import track
 from mobilevd.svd.base import Base, load
-from mobilevd.video import expectations, identity, latents, manifest, pictures, store
+from mobilevd.video import expectations, latents, manifest, pictures, pinned, store
 from mobilevd.video.gather import SIDES, Found, gather
 from mobilevd.video.manifest import Row
 
@@ -32,8 +32,8 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     started_at, workdir = time.time(), Path(workdir).resolve()
     base = load(recipe.base)
     base.check_clip(recipe.clip)
-    data = project_root() / recipe.prepare.data
-    md5, how = _identity(recipe, data)
+    data, md5 = pinned.bring(recipe.prepare)
+    how = f"{recipe.prepare.data}, " + (f"as {recipe.prepare.pin}" if recipe.prepare.pin else "unpinned")
     found = gather(data, recipe.clip, recipe.prepare, workdir / "clips")
     gathered_at = time.time()
     page = expectations.validate(found.rows, recipe.clip, recipe.prepare, workdir / "data_docs")
@@ -54,12 +54,6 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
         seconds=time.time() - started_at,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
-
-
-def _identity(recipe: Recipe, data: Path) -> tuple[str, str]:
-    if recipe.prepare.pin is None:
-        return identity.unpinned(data), f"{recipe.prepare.data}, unpinned"
-    return identity.check(data, project_root() / recipe.prepare.pin), f"{recipe.prepare.data}, as {recipe.prepare.pin}"
 
 
 def _encoded(base: Base, rows: list[Row], workdir: Path, side: str) -> latents.Encoded:

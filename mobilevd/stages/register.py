@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevd import registry
+from mobilevd import registry, remote
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation import gallery
@@ -68,6 +68,8 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
 def page(record: StageRecord | Mapping[str, Any]) -> str:
     """The gallery that a record of this stage names, as HTML."""
     facts = record.facts if isinstance(record, StageRecord) else record["facts"]
+    if remote.is_remote(facts["page"]):
+        return remote.read(facts["page"]).decode("utf-8")
     return Path(facts["page"]).read_text(encoding="utf-8")
 
 

@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from mobilevd import history, ledger, params, registry, versions
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import RecipeError
-from mobilevd.packages import project_root
 from mobilevd.params import Recipe
 from mobilevd.stages import lineage, plan, promote, reuse
 from mobilevd.turns import Turns
-from mobilevd.video import identity
+from mobilevd.video import pinned
 
 AUTOMATIC = "automatic"
 
@@ -73,7 +72,7 @@ def decide(recipe: Recipe, token: str, folder: str, force: bool = False) -> Deci
 
 def look(recipe: Recipe, folder: str, force: bool = False) -> Decision:
     """What there is to do, whoever has the turn. Errors: as ``decide``."""
-    data_md5 = _data_md5(recipe)
+    data_md5 = pinned.md5(recipe.prepare)
     before = None if force else history.same(recipe, data_md5)
     if before is not None:
         became = f"became version {before.version}" if before.version else f"was {before.verdict}"
@@ -149,12 +148,6 @@ def _reason(recipe: Recipe, best: Champion | None, data_md5: str, kept: Mapping[
     moved += [] if same else [f"recipe {best.recipe_sha256[:12]} → {recipe.digest[:12]}"]
     what = " and ".join(moved) or "its run is not written down whole"
     return f"since champion {best.number}: {what}; still valid: {', '.join(kept) or 'no stage'}"
-
-
-def _data_md5(recipe: Recipe) -> str:
-    if recipe.prepare.pin is None:
-        return identity.unpinned(project_root() / recipe.prepare.data)
-    return identity.identity(project_root() / recipe.prepare.pin)
 
 
 def _recipe(told: Mapping[str, Any], values: dict[str, Any]) -> Recipe | None:

@@ -1,7 +1,6 @@
 """What is said before and after a run, and what is refused before it starts."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import tiny_svd
@@ -37,9 +36,9 @@ def recipe(base, **changes):
 
 def test_run_folder_is_the_flows_and_the_runs_own(monkeypatch):
     monkeypatch.delenv("MOBILEVD_RUNS", raising=False)
-    assert plan.run_folder("TrainFlow", "17") == project_root() / "runs" / "TrainFlow" / "17"
+    assert plan.run_folder("TrainFlow", "17") == str(project_root() / "runs" / "TrainFlow" / "17")
     monkeypatch.setenv("MOBILEVD_RUNS", "/scratch/runs")
-    assert plan.run_folder("TrainFlow", "17") == Path("/scratch/runs/TrainFlow/17")
+    assert plan.run_folder("TrainFlow", "17") == "/scratch/runs/TrainFlow/17"
 
 
 def test_announcement_tells_recipe_base_seed_clip_and_folder(base):

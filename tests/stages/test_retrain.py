@@ -10,6 +10,7 @@ import yaml
 from mobilevd import history, registry, versions
 from mobilevd.artifacts import StageRecord, seal, write_json
 from mobilevd.errors import DataError, RecipeError
+from mobilevd.packages import project_root
 from mobilevd.params import check
 from mobilevd.stages import lineage, promote, retrain
 from mobilevd.svd import base as bases
@@ -149,7 +150,7 @@ def test_a_recipe_that_cannot_run_gives_the_turn_back(store, recipe):
 
 def test_the_pin_is_the_identity_of_the_data(store, recipe):
     pinned = recipe(prepare={"pin": "data.dvc"})
-    assert retrain._data_md5(pinned) == identity.identity(retrain.project_root() / "data.dvc")
+    assert retrain.pinned.md5(pinned.prepare) == identity.identity(project_root() / "data.dvc")
 
 
 def test_an_accepted_model_waits_for_a_person_or_is_promoted_as_the_recipe_says(trained, recipe):

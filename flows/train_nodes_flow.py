@@ -1,0 +1,83 @@
+"""TrainFlow with every training stage shared by several machines, as many as ``machines.nodes`` in the recipe says."""
+
+from metaflow import card, parallel, step
+from train_flow import TrainFlow
+
+
+class TrainNodesFlow(TrainFlow):
+    """prepare → [finetune] → [distill] → [prune] → [funnel] → quantize → …: in brackets, what machines share."""
+
+    @card(type="blank")
+    @step
+    def prepare(self):
+        """Video files → validated clips of 14 frames at 512x256, encoded once."""
+        from mobilevd.stages import prepare
+
+        self.run_stage("prepare", prepare.run)
+        self.nodes = self.checked_recipe().machines.nodes
+        self.next(self.finetune, num_parallel=self.nodes)
+
+    @card(type="blank")
+    @parallel
+    @step
+    def finetune(self):
+        """Denoising finetuning at low resolution, shared."""
+        self.run_training("finetune")
+        self.next(self.finetuned)
+
+    @step
+    def finetuned(self, inputs):
+        """Take the first machine's network."""
+        self.take(inputs)
+        self.next(self.distill, num_parallel=self.nodes)
+
+    @card(type="blank")
+    @parallel
+    @step
+    def distill(self):
+        """Adversarial distillation to one evaluation, shared."""
+        self.run_training("distill")
+        self.next(self.distilled)
+
+    @step
+    def distilled(self, inputs):
+        """Take the first machine's network."""
+        self.take(inputs)
+        self.next(self.prune, num_parallel=self.nodes)
+
+    @card(type="blank")
+    @parallel
+    @step
+    def prune(self):
+        """Learn which temporal blocks matter, shared, and remove the others."""
+        self.run_training("prune")
+        self.next(self.pruned)
+
+    @step
+    def pruned(self, inputs):
+        """Take the first machine's network."""
+        self.take(inputs)
+        self.next(self.funnel, num_parallel=self.nodes)
+
+    @card(type="blank")
+    @parallel
+    @step
+    def funnel(self):
+        """Insert channel funnels, train them unmerged, shared, and merge them."""
+        self.run_training("funnel")
+        self.next(self.funnelled)
+
+    @step
+    def funnelled(self, inputs):
+        """Take the first machine's network."""
+        self.take(inputs)
+        self.next(self.quantize)
+
+    def take(self, inputs) -> None:
+        """The state of the first machine, which alone holds the stage's record."""
+        self.nodes, self.run_folder = inputs[0].nodes, inputs[0].run_folder
+        self.records = max((task.records for task in inputs), key=len)
+
+
+if __name__ == "__main__":
+    TrainNodesFlow()

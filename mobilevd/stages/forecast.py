@@ -1,0 +1,166 @@
+"""What a recipe will ask for before anything is run: hours, GPU-hours, memory and disk of every stage.
+
+**Keeps** operations are counted on the recipe's own network, by the factors that the stages' code has
+(``tests/stages/test_forecast.py``); what is assumed is said beside the figures.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from mobilevd.evaluation.cost import count
+from mobilevd.method import surgery
+from mobilevd.params import Adversarial, Recipe
+from mobilevd.stages import costs
+from mobilevd.svd import base as bases
+from mobilevd.svd import reference
+from mobilevd.svd.unet import VideoUNet
+
+BACKWARD = 3  # a pass with its gradients costs three passes
+CRITIC = 4  # the frozen encoder: real and fake for its heads, and the fake again with gradients to the pixels
+VALIDATED = 16  # clips of each validation
+STATES = 16 + 4  # bytes a trained parameter: weight, gradient, two moments of Adam; and the average
+KEPT = 3  # checkpoints: the last two and the best
+PIXEL, LATENT = 1, 2  # bytes
+TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Speed:
+    """10^12 operations a second that one device really reaches, how it is known, and how many devices share a stage."""
+
+    tflops: float
+    source: str
+    devices: int = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """The base as it is counted: one evaluation and its encoder half in TFLOPs, parameters, latent shape of a clip."""
+
+    tflops: float
+    encoder_tflops: float
+    params: int
+    latents: tuple[int, int, int, int]
+
+
+def network(recipe: Recipe) -> Network:
+    """The recipe's base, counted without weights; a hub id is counted as SVD. Errors: MobileVDError without a base."""
+    config, side = _config(recipe)
+    clip = recipe.clip
+    latents = (clip.frames, config["out_channels"], clip.height // side, clip.width // side)
+    with torch.device("meta"):
+        unet = surgery.rebuild(config | {"num_frames": clip.frames}, [])
+    whole = count(unet, (1, *latents))
+    blocks = {name: sum(p.numel() for p in getattr(unet, name).parameters()) for name in ("down_blocks", "up_blocks")}
+    share = blocks["down_blocks"] / sum(blocks.values())
+    return Network(whole.tflops, share * whole.tflops, sum(p.numel() for p in unet.parameters()), latents)
+
+
+def probe(devices: int = 1, seconds: float = 3.0) -> Speed:
+    """The speed of this machine on pocket-sized passes with gradients, in fp32."""
+    unet = bases.load("pocket").unet().train().requires_grad_(True)
+    frames, channels = unet.config.num_frames, unet.config.out_channels
+    shape = (1, frames, channels, 16, 32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    unet, tflops = unet.to(device), BACKWARD * count(unet, shape).tflops
+    passed, began = 0, 0.0
+    while passed < 2 or time.perf_counter() - began < seconds:
+        if passed == 1:
+            began = time.perf_counter()  # the first pass warms up
+        _pass(unet, shape, device)
+        passed += 1
+    spent = time.perf_counter() - began
+    return Speed(
+        tflops * (passed - 1) / spent, f"measured here on {device}, {passed - 1} passes with gradients, fp32", devices
+    )
+
+
+def rows(recipe: Recipe, speed: Speed, clips: int) -> list[dict]:
+    """One row a stage, then the sum: 10^15 operations, hours, device-hours, memory and disk in GB."""
+    net = network(recipe)
+    works = _works(recipe, net, clips)
+    disks, states = _disks(recipe, net, clips), net.params * STATES / 1e9
+    found = []
+    for stage, tflops in works.items():
+        trains = stage in ("finetune", "distill", "prune", "funnel")
+        frozen = net.params * 4 / 1e9 if trains and stage != "finetune" else 0.0
+        hours = tflops / speed.tflops / 3600
+        shared = speed.devices if trains else 1
+        memory = states + frozen if trains else net.params * 4 / 1e9
+        row = {"stage": stage, "PFLOP": tflops / 1e3, "hours": hours / shared, "device-hours": hours}
+        found.append(row | {"memory, GB": memory, "disk, GB": disks.get(stage, 0.0)})
+    together = {key: max if key.startswith("memory") else sum for key in found[0] if key != "stage"}
+    return [*found, {"stage": "all"} | {key: fold(row[key] for row in found) for key, fold in together.items()}]
+
+
+def assumptions(speed: Speed, clips: int) -> list[str]:
+    """What the rows rest on, for people."""
+    return [
+        f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} share each training stage evenly",
+        f"{clips} clips; the network is the base's until it is cut, so later stages cost less than said",
+        f"a pass with gradients costs {BACKWARD} passes, the discriminator's frozen encoder {CRITIC} of its half",
+        "that half is the share of its parameters",
+        f"memory: weights, gradients, Adam, average ({STATES} bytes a parameter), frozen encoder; activations on top",
+        f"{KEPT} checkpoints of a stage at once; decoding of videos, FVD features and ONNX work are not counted",
+    ]
+
+
+def _works(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
+    """TFLOPs of every stage."""
+    tuned, asked = recipe.finetune, recipe.evaluate
+    encoded = sum(item.tflops for item in _encodings(recipe)) if not _is_local(recipe) else net.tflops / 4
+    passes = BACKWARD * tuned.steps * tuned.batch_size * getattr(tuned, "accumulate", 1)
+    works = {"prepare": clips * encoded, "finetune": net.tflops * (passes + _checks(tuned.steps, tuned.validate_every))}
+    for stage in ("distill", "prune", "funnel"):
+        works[stage] = _duel(getattr(recipe, stage).adversarial, net)
+    samples = asked.clips * (2 * asked.teacher_steps + 5)  # guidance; one step of teacher, three students, quantized
+    return works | {"quantize": 2 * recipe.quantize.calibration_clips * net.tflops, "evaluate": samples * net.tflops}
+
+
+def _duel(settings: Adversarial, net: Network) -> float:
+    step = BACKWARD * net.tflops + CRITIC * net.encoder_tflops
+    batch = settings.batch_size * getattr(settings, "accumulate", 1)
+    return settings.steps * batch * step + _checks(settings.steps, settings.validate_every) * net.tflops
+
+
+def _checks(steps: int, every: int) -> int:
+    return VALIDATED * (steps // every + 1)
+
+
+def _disks(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
+    frames, channels, height, width = net.latents
+    pixels = frames * 3 * recipe.clip.height * recipe.clip.width * PIXEL
+    latent = ((frames + 1) * channels * height * width + TOKENS) * LATENT
+    training = KEPT * net.params * (STATES - 4) / 1e9 + net.params * 4 / 1e9
+    found = {"prepare": clips * (pixels + latent) / 1e9, "quantize": net.params * 5 / 1e9}
+    return found | dict.fromkeys(("finetune", "distill", "prune", "funnel"), training)
+
+
+def _pass(unet: VideoUNet, shape: tuple[int, ...], device: str) -> None:
+    batch, frames, channels, height, width = shape
+    clip = torch.randn(batch, frames, 2 * channels, height, width, device=device)
+    tokens = torch.randn(batch, 1, unet.config.cross_attention_dim, device=device)
+    out = unet(clip, torch.ones(batch, device=device), tokens, torch.zeros(batch, 3, device=device))
+    (out if isinstance(out, torch.Tensor) else out[0]).square().mean().backward()
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _is_local(recipe: Recipe) -> bool:
+    return recipe.base == "pocket" or "/" not in recipe.base or recipe.base.startswith(("/", "."))
+
+
+def _config(recipe: Recipe) -> tuple[dict, int]:
+    if not _is_local(recipe):
+        return dict(reference.UNET), 8
+    base = bases.load(recipe.base)
+    return base.unet_config, costs.downscale(base.folder / "vae" / "config.json")
+
+
+def _encodings(recipe: Recipe):
+    from mobilevd.evaluation.encoder_cost import encodings
+
+    tower, one, _ = encodings((recipe.clip.width, recipe.clip.height))
+    return (tower, *(one,) * (recipe.clip.frames + 1))

@@ -1,0 +1,100 @@
+"""One process of a stage that several share: ``python -m torch.distributed.run … -m mobilevd.stages.worker job.json``.
+
+**Keeps** one process alone writes the stage's folder; the others work beside it and are thrown away
+(``tests/stages/test_worker.py``).
+"""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from mobilevd.artifacts import StageRecord, write_json
+from mobilevd.errors import MobileVDError
+from mobilevd.params import Recipe
+
+JOB, MADE = "job.json", "made.json"
+
+
+class Job(BaseModel):
+    """A stage to run in the folder of the file that says so: its recipe and the records of the stages before it.
+
+    ``patience_s``: so long the processes wait for each other, at the start and at every step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: str
+    recipe: Recipe
+    records: dict[str, StageRecord]
+    patience_s: int
+
+
+class Gang(BaseModel):
+    """The machines that share a stage: how many, which one this is, where the first is reached, processes on each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    nodes: int
+    node: int
+    address: str
+    port: int
+    processes: int
+
+
+def together(job: Job, workdir: Path, gang: Gang) -> StageRecord | None:
+    """Run this machine's share of a stage; the first machine returns what the stage left, the others None.
+
+    Errors: MobileVDError when a process failed, or not all machines came within the rendezvous time.
+    """
+    workdir = Path(workdir)
+    write_json(workdir / JOB, job.model_dump(mode="json"))
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={gang.nodes}", f"--node-rank={gang.node}"]
+    command += [f"--nproc-per-node={gang.processes}", f"--master-addr={gang.address}", f"--master-port={gang.port}"]
+    command += [f"--rdzv-conf=timeout={job.patience_s}", "-m", __spec__.name, str(workdir / JOB)]
+    done = subprocess.run(command, check=False)
+    if done.returncode != 0:
+        raise MobileVDError(
+            f"Machine {gang.node} of {gang.nodes} did not finish its share of {job.stage}",
+            got=f"code {done.returncode}",
+            allowed=f"all {gang.nodes} machines at {gang.address}:{gang.port} within {job.patience_s} s",
+            where="the task's own output above; machines.nodes, machines.rendezvous_minutes",
+        )
+    if gang.node:
+        return None
+    return StageRecord.model_validate_json((workdir / MADE).read_bytes())
+
+
+def main(file: Path) -> None:
+    """Run the stage as the process that the environment says this is."""
+    import torch
+    from torch import distributed
+
+    job, rank = Job.model_validate_json(file.read_bytes()), int(os.environ["RANK"])
+    on_gpu = torch.cuda.is_available()
+    os.environ.setdefault("ACCELERATE_USE_CPU", str(not on_gpu).lower())  # else it takes each CPU process for alone
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=job.patience_s))
+    own = file.parent if rank == 0 else _beside(file.parent, rank)
+    stage = importlib.import_module(f"mobilevd.stages.{job.stage}")
+    record = stage.run(job.recipe, job.records, own)
+    if rank == 0:
+        write_json(file.parent / MADE, record.model_dump(mode="json"))
+    else:
+        shutil.rmtree(own)
+    distributed.destroy_process_group()
+
+
+def _beside(workdir: Path, rank: int) -> Path:
+    """A folder of its own that sees the first process's checkpoints."""
+    own = workdir / "ranks" / str(rank)
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
+    (own / "checkpoints").symlink_to(workdir / "checkpoints", target_is_directory=True)
+    return own
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

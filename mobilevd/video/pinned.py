@@ -1,0 +1,72 @@
+"""The data as it is pinned: a folder beside its DVC file, or a DVC remote on S3 whose pinned files are brought here.
+
+**Keeps** what is handed out has the pinned bytes, file by file; what is here already is not brought again
+(``tests/video/test_pinned.py``).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mobilevd import remote
+from mobilevd.errors import DataError
+from mobilevd.params import Prepare
+from mobilevd.places import cache_dir, project_root
+from mobilevd.video import identity
+
+LISTING = ".dir"
+
+
+def md5(prepare: Prepare) -> str:
+    """The identity of the data, without reading it where it is pinned. Errors: DataError."""
+    if prepare.pin is None:
+        return identity.unpinned(project_root() / prepare.data)
+    if remote.is_remote(prepare.data) or remote.is_remote(prepare.pin):
+        return _pinned(prepare.pin)
+    return identity.identity(project_root() / prepare.pin)
+
+
+def bring(prepare: Prepare) -> tuple[Path, str]:
+    """The folder with the data, and its identity. Errors: DataError when it drifted; IntegrityError on damage."""
+    if not remote.is_remote(prepare.data):
+        folder = project_root() / prepare.data
+        known = md5(prepare) if prepare.pin is None else identity.check(folder, project_root() / prepare.pin)
+        return folder, known
+    known = md5(prepare)
+    folder = cache_dir() / "data" / known.removesuffix(LISTING)
+    for entry in listing(prepare, known):
+        remote.fetch_file(_address(prepare, entry["md5"]), folder / _inside(entry["relpath"]), entry["md5"])
+    return folder, known
+
+
+def listing(prepare: Prepare, known: str) -> list[dict[str, str]]:
+    """Every file of the pinned folder on a DVC remote: ``md5``, ``relpath``. Errors: as ``bring``."""
+    data = remote.read(_address(prepare, known))
+    got = hashlib.md5(data, usedforsecurity=False).hexdigest() + LISTING
+    if got != known:
+        raise DataError(
+            "The list of the pinned files is not the pinned one", got=got, allowed=known, where=prepare.data
+        )
+    return json.loads(data)
+
+
+def _pinned(pin: str) -> str:
+    text = remote.read(pin) if remote.is_remote(pin) else (project_root() / pin).read_bytes()
+    told: Any = yaml.safe_load(text)
+    outs = told.get("outs") if isinstance(told, dict) else None
+    if not outs or len(outs) != 1 or not str(outs[0].get("md5", "")).endswith(LISTING):
+        raise DataError("The pin names no folder", got=str(told)[:200], allowed="a DVC file of one folder", where=pin)
+    return str(outs[0]["md5"])
+
+
+def _address(prepare: Prepare, known: str) -> str:
+    return f"{prepare.data.rstrip('/')}/files/md5/{known[:2]}/{known[2:]}"
+
+
+def _inside(name: str) -> str:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError("A pinned file leaves its folder", got=name, allowed="a path inside it")
+    return name

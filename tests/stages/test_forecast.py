@@ -1,0 +1,56 @@
+"""A forecast counts what the stages will do, and says what it assumes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mobilevd import cli, params
+from mobilevd.stages import forecast
+from mobilevd.stages.forecast import Speed
+
+ROOT = Path(__file__).resolve().parents[2]
+HUNDRED = Speed(100.0, "as given", 8)
+
+
+@pytest.fixture(scope="module")
+def paper() -> dict[str, dict]:
+    rows = forecast.rows(params.load(ROOT / "recipes" / "mobilevd.yaml"), HUNDRED, 100_000)
+    return {row["stage"]: row for row in rows}
+
+
+def test_finetuning_costs_three_passes_a_step_of_the_papers_network(paper):
+    passes = 3 * 100_000 * 4 + 16 * 101
+    assert paper["finetune"]["PFLOP"] == pytest.approx(8.46 * passes / 1e3, rel=0.01)
+    assert paper["finetune"]["device-hours"] == pytest.approx(paper["finetune"]["PFLOP"] * 1e3 / 100 / 3600)
+    assert paper["finetune"]["hours"] == pytest.approx(paper["finetune"]["device-hours"] / 8)
+
+
+def test_memory_and_disk_follow_the_parameters_and_the_clips(paper):
+    assert paper["finetune"]["memory, GB"] == pytest.approx(1.5246 * 20, rel=1e-3)
+    pixels, latents = 14 * 3 * 256 * 512, (15 * 4 * 32 * 64 + 1024) * 2
+    assert paper["prepare"]["disk, GB"] == pytest.approx(100_000 * (pixels + latents) / 1e9)
+    assert paper["all"]["disk, GB"] == pytest.approx(sum(r["disk, GB"] for s, r in paper.items() if s != "all"))
+    assert paper["all"]["memory, GB"] == max(r["memory, GB"] for s, r in paper.items() if s != "all")
+
+
+def test_more_steps_cost_more_and_more_devices_less_time():
+    recipe = params.load(ROOT / "recipes" / "smoke.yaml")
+    longer = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"steps": 20})})
+    short, long = (forecast.rows(r, HUNDRED, 100)[1] for r in (recipe, longer))
+    assert long["PFLOP"] > short["PFLOP"]
+    alone = forecast.rows(recipe, Speed(100.0, "as given"), 100)[1]
+    assert alone["hours"] == pytest.approx(8 * short["hours"])
+
+
+@pytest.mark.slow
+def test_the_command_probes_this_machine_and_says_what_it_rests_on():
+    said = CliRunner().invoke(cli.app, ["plan", "--recipe", str(ROOT / "params.yaml")], catch_exceptions=False).stdout
+    assert "measured here on" in said
+    assert "64 clips" in said
+    given = ["plan", "--recipe", str(ROOT / "params.yaml"), "--tflops", "1", "--json"]
+    rows = json.loads(CliRunner().invoke(cli.app, given, catch_exceptions=False).stdout)
+    assert [row["stage"] for row in rows] == [
+        *("prepare", "finetune", "distill", "prune", "funnel", "quantize", "evaluate", "all")
+    ]

@@ -1,0 +1,51 @@
+"""Two machines share a training stage; one that waits for another in vain ends within the rendezvous time."""
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mobilevd.errors import MobileVDError
+from mobilevd.stages import worker
+
+
+@pytest.fixture
+def job(tiny_recipe, prepared):
+    """``job(patience_s)``: a finetuning of two steps."""
+    recipe = tiny_recipe()
+    records = prepared(recipe)
+    return lambda patience_s: worker.Job(stage="finetune", recipe=recipe, records=records, patience_s=patience_s)
+
+
+def gang(node: int, port: int) -> worker.Gang:
+    return worker.Gang(nodes=2, node=node, address="127.0.0.1", port=port, processes=1)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_machines_share_a_stage_and_the_first_leaves_its_record(job, port, tmp_path):
+    folders = [tmp_path / "machine0", tmp_path / "machine1"]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(worker.together, job(300), folders[node], gang(node, port)) for node in (0, 1)]
+        first, second = (done.result() for done in jobs)
+    assert second is None
+    assert first.stage == "finetune"
+    assert (folders[0] / "network" / "manifest.json").is_file()
+    assert [step for step, _ in first.curves["loss"]] == [1, 2]
+    assert not (folders[1] / "network").exists()
+    assert not any((folders[1] / "ranks").iterdir())
+
+
+@pytest.mark.slow
+def test_a_machine_that_waits_in_vain_gives_up(job, port, tmp_path):
+    began = time.monotonic()
+    with pytest.raises(MobileVDError, match="Machine 1 of 2 did not finish"):
+        worker.together(job(3), tmp_path / "alone", gang(1, port))
+    assert time.monotonic() - began < 250, "torch's own patience is 300 s and more"

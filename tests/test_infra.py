@@ -1,0 +1,174 @@
+"""What stands in infra/ is valid, pinned, closed by default, and speaks of the same names as the code that uses it."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mobilevd.operations import Machine, Machines
+
+ROOT = Path(__file__).resolve().parents[1]
+INFRA = ROOT / "infra"
+TERRAFORM = sorted((INFRA / "terraform").glob("*.tf"))
+DOCKERFILES = sorted((INFRA / "docker").glob("*.Dockerfile"))
+MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def run(*words, **options) -> str:
+    """What a program says; it must end well."""
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=600, **options)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+def provider() -> list[str]:
+    """Options of `terraform init` that use a provider which lies on this machine; none where it would be fetched."""
+    homes = [
+        Path.home() / ".terraform.d" / "plugins",
+        *Path("/opt").glob("*"),
+        Path("/usr/local/share/terraform/plugins"),
+    ]
+    found = [home for home in homes if any(home.glob("*/hashicorp/aws/5.*"))]
+    return [f"-plugin-dir={found[0]}"] if found else []
+
+
+@pytest.mark.slow
+def test_terraform_keeps_what_must_hold_on_a_mocked_account(tmp_path):
+    if shutil.which("terraform") is None or not provider():
+        pytest.skip(
+            "no terraform, or no AWS provider 5 on this machine: `terraform test` in infra/terraform was not run"
+        )
+    shutil.copytree(INFRA / "terraform", tmp_path / "terraform", ignore=shutil.ignore_patterns(".terraform*"))
+    quiet = os.environ | {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
+    here = {"cwd": tmp_path / "terraform", "env": quiet}
+    run("terraform", "init", "-input=false", *provider(), **here)
+    run("terraform", "fmt", "-check", "-recursive", **here)
+    assert re.search(r"Success! [6-9] passed, 0 failed", run("terraform", "test", "-no-color", **here))
+
+
+def test_every_name_that_terraform_uses_is_declared():
+    hcl2 = pytest.importorskip("hcl2", reason="the extra `cloud` brings python-hcl2")
+    declared, text = set(), ""
+    for path in TERRAFORM:
+        read = hcl2.loads(path.read_text(encoding="utf-8"))
+        text += path.read_text(encoding="utf-8")
+        for kind in ("resource", "data"):
+            prefix = "data." if kind == "data" else ""
+            for block in read.get(kind, []):
+                declared |= {f"{prefix}{t}.{n}".replace('"', "") for t, named in block.items() for n in named}
+        declared |= {f"var.{name}".replace('"', "") for block in read.get("variable", []) for name in block}
+        declared |= {f"local.{name}" for block in read.get("locals", []) for name in block if not name.startswith("__")}
+    code = re.sub(r"#.*", "", text)
+    used = set(re.findall(r"(?<![\w.\"])(data\.aws_\w+\.\w+|aws_\w+\.\w+|var\.\w+|local\.\w+)", code))
+    assert len(used) > 40
+    assert sorted(used - declared) == []
+    assert sorted(name for name in declared if name.startswith("var.") and name not in used) == []
+
+
+def test_the_queues_that_are_made_are_the_ones_that_a_recipe_asks_for():
+    machines = _machines()
+    made = set(re.findall(r"^\s+([a-z-]+)\s+= \{ spot", (INFRA / "terraform" / "batch.tf").read_text(), re.MULTILINE))
+    asked = {
+        machines.on_batch(Machine(gpus=gpus, spot=spot), Machines().queues)["queue"]
+        for gpus in (0, 1)
+        for spot in (False, True)
+    }
+    assert asked == {f"mobilevd-{pool}" for pool in made}
+
+
+def test_terraforms_output_holds_every_variable_that_deploying_to_step_functions_needs():
+    said = (INFRA / "terraform" / "outputs.tf").read_text()
+    needed = ["DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE", "BATCH_JOB_QUEUE", "SFN_DYNAMO_DB_TABLE", "SFN_IAM_ROLE"]
+    needed += ["ECS_S3_ACCESS_IAM_ROLE", "EVENTS_SFN_ACCESS_IAM_ROLE", "ECS_FARGATE_EXECUTION_ROLE"]
+    names = [f"METAFLOW_{name}" for name in needed] + ["MOBILEVD_RUNS", "MOBILEVD_LEDGER", "MLFLOW_TRACKING_URI"]
+    assert [name for name in names if f"export {name}=" not in said] == []
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_a_dockerfile_is_clean_pinned_and_without_root(path):
+    hadolint = shutil.which("hadolint") or pytest.skip("the extra `cloud` brings hadolint")
+    run(hadolint, path)
+    lines = path.read_text().splitlines()
+    [base] = [line.split()[1] for line in lines if line.startswith("FROM")]
+    assert re.search(r":\d+\.\d+\.\d+", base)
+    assert [line for line in lines if line.startswith("USER")][-1] not in ("USER root", "USER 0")
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1] if "=" not in word]
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_a_manifest_fits_the_schema_runs_without_root_and_holds_no_secret(path):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="the extra `cloud` brings it")
+    for manifest in yaml.safe_load_all(path.read_text()):
+        kubernetes_validate.validate(manifest, "1.33", strict=True)
+        assert manifest["kind"] != "Secret"
+        for pod in pods(manifest):
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            for container in pod["containers"]:
+                assert container["securityContext"]["allowPrivilegeEscalation"] is False
+                assert re.search(r":\d+\.\d+", container["image"])
+                for item in container.get("env", []):
+                    assert "PASSWORD" not in item["name"] or "value" not in item
+
+
+def pods(manifest: dict) -> list[dict]:
+    """The pods that a manifest makes."""
+    spec = manifest.get("spec", {})
+    spec = spec.get("jobTemplate", {}).get("spec", spec)
+    return [spec["template"]["spec"]] if "template" in spec else []
+
+
+def test_the_compose_file_fits_its_schema_and_opens_no_port_to_others():
+    run(checker(), "--builtin-schema", "vendor.compose-spec", INFRA / "compose.yaml")
+    services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert all(re.search(r":\d+\.\d+", s["image"]) for s in services.values() if "image" in s)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_ci_workflow_fits_its_schema_and_its_scripts_are_clean(path, tmp_path):
+    run(checker(), "--builtin-schema", "vendor.github-workflows", path)
+    workflow = yaml.safe_load(path.read_text())
+    for number, step in enumerate(step for job in workflow["jobs"].values() for step in job["steps"]):
+        if "run" in step:
+            script = tmp_path / f"{number}.sh"
+            script.write_text("#!/bin/bash\n" + re.sub(r"\$\{\{.*?\}\}", "value", step["run"]))
+            run("shellcheck", script)
+        else:
+            assert re.search(r"@v\d+", step["uses"])
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_scripts_are_clean():
+    run(shutil.which("shellcheck") or pytest.skip("the extra `cloud` brings shellcheck"), *INFRA.rglob("*.sh"))
+
+
+def test_every_command_of_the_guide_that_is_ours_is_there():
+    guide = (INFRA / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^\s+make ([a-z]+)", guide, re.MULTILINE)) <= targets
+    files = set(re.findall(r"(?:infra|flows|recipes)/[\w./-]+\.\w+", guide))
+    assert len(files) > 5
+    assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+
+
+def checker() -> str:
+    return shutil.which("check-jsonschema") or pytest.skip("the extra `cloud` brings check-jsonschema")
+
+
+def _machines():
+    import sys
+
+    sys.path.insert(0, str(ROOT / "flows"))
+    try:
+        import machines
+    finally:
+        sys.path.remove(str(ROOT / "flows"))
+    return machines

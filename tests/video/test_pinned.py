@@ -1,0 +1,95 @@
+"""Data on a DVC remote: what `dvc push` left there comes back byte for byte, by its pin, and damage is refused."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import seaweed
+
+from mobilevd import remote
+from mobilevd.errors import DataError, IntegrityError, RecipeError
+from mobilevd.params import Prepare, check
+from mobilevd.video import identity, pinned
+
+FILMS = {"one.mp4": b"a film", "deep/two.mp4": b"another film"}
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    """A folder pinned and pushed with DVC itself; gives the address of the remote, and where the pin lies."""
+    home = tmp_path_factory.mktemp("pushed")
+    for name, content in FILMS.items():
+        (home / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "data" / name).write_bytes(content)
+    address = f"s3://bucket/dvc/{home.name}"
+    with pytest.MonkeyPatch.context() as patch:
+        seaweed.use(patch)
+        dvc = [sys.executable, "-m", "dvc"]
+        endpoint = seaweed.environment()["AWS_ENDPOINT_URL"]
+        for words in (
+            ["init", "--no-scm", "-q"],
+            ["add", "-q", "data"],
+            ["remote", "add", "-q", "-d", "store", address],
+            ["remote", "modify", "-q", "store", "endpointurl", endpoint],
+            ["push", "-q"],
+        ):
+            subprocess.run([*dvc, *words], cwd=home, check=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
+    return address, home / "data.dvc"
+
+
+@pytest.fixture
+def prepare(pushed, tmp_path, monkeypatch) -> Prepare:
+    seaweed.use(monkeypatch)
+    monkeypatch.setenv("MOBILEVD_CACHE", str(tmp_path / "cache"))
+    remote.push_file(pushed[1], f"{pushed[0]}/data.dvc")
+    return Prepare(data=pushed[0], pin=f"{pushed[0]}/data.dvc")
+
+
+@pytest.mark.slow
+def test_the_pinned_files_come_back_with_the_identity_that_dvc_gave_them(prepare, pushed):
+    folder, md5 = pinned.bring(prepare)
+    assert {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == FILMS
+    assert md5 == pinned.md5(prepare) == identity.identity(pushed[1])
+    by_file = prepare.model_copy(update={"pin": str(pushed[1])})
+    assert pinned.bring(by_file) == (folder, md5)
+
+
+def test_a_file_that_was_brought_and_then_changed_is_brought_again(prepare):
+    folder, _ = pinned.bring(prepare)
+    (folder / "one.mp4").write_bytes(b"tampered")
+    pinned.bring(prepare)
+    assert (folder / "one.mp4").read_bytes() == b"a film"
+
+
+@pytest.mark.parametrize("which", ["file", "list"])
+def test_what_was_changed_on_the_remote_is_refused(prepare, which, tmp_path, monkeypatch):
+    md5 = pinned.md5(prepare)
+    name = pinned.listing(prepare, md5)[0]["md5"] if which == "file" else md5
+    copied = f"{prepare.data}-{which}"
+    for key in remote.names(f"{prepare.data}/files"):
+        remote.write(f"{copied}/files/{key}", remote.read(f"{prepare.data}/files/{key}"))
+    remote.write(f"{copied}/files/md5/{name[:2]}/{name[2:]}", b"[]")
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    with pytest.raises((DataError, IntegrityError)):
+        pinned.bring(prepare.model_copy(update={"data": copied}))
+
+
+def test_a_listing_cannot_write_outside_its_folder():
+    for name in ("../planted", "/planted", "a/../../planted"):
+        with pytest.raises(DataError, match="leaves its folder"):
+            pinned._inside(name)
+
+
+def test_a_pin_of_something_else_is_refused(prepare):
+    remote.write(f"{prepare.data}/odd.dvc", b"outs: [{md5: abc, path: one-file}]")
+    with pytest.raises(DataError, match="names no folder"):
+        pinned.md5(prepare.model_copy(update={"pin": f"{prepare.data}/odd.dvc"}))
+
+
+def test_data_on_s3_without_a_pin_is_refused():
+    import candidates
+
+    with pytest.raises(RecipeError, match="pin names the folder"):
+        check(candidates.SECTIONS | {"prepare": {"data": "s3://bucket/dvc", "pin": None}})
