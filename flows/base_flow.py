@@ -49,6 +49,7 @@ class RecipeFlow(FlowSpec):
         """Run one stage on the records so far, keep its record, show it on the step's card."""
         from cards import show
         from gang import leads
+        from watched import Watched, tag
 
         from mobilevd.stages.shared_run import SharedRun
 
@@ -56,14 +57,15 @@ class RecipeFlow(FlowSpec):
         if key in records:
             print(f"{key}: {records[key].facts['reused']}")
             return
-        began, place = time.time(), SharedRun(self.run_folder, key)
-        with self.kept(), place.checkpoints(push=leads()):
-            record = self.plainly(stage, self.checked_recipe(), records, place.workdir, **options)
+        began, place, recipe = time.time(), SharedRun(self.run_folder, key), self.checked_recipe()
+        with Watched(self, key, recipe.digest), self.kept(), place.checkpoints(push=leads()):
+            record = self.plainly(stage, recipe, records, place.workdir, **options)
         if record is None:  # another machine of the gang has it
             return
         record = record.model_copy(update={"started_at": began, "seconds": time.time() - began})
         record = self.plainly(place.finish, record)
         self.records = {**self.records, key: record.model_dump(mode="json")}
+        tag(record)
         show(current.card, record, place.workdir)
 
     def run_training(self, name: str) -> None:

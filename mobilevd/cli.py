@@ -83,6 +83,48 @@ def plan(
 
 
 @app.command()
+def retention(
+    runs: Annotated[str | None, typer.Option(help="A folder or s3://… (default: $MOBILEVD_RUNS, or runs/).")] = None,
+    model: Annotated[
+        str, typer.Option(help="The registered model whose versions keep what they refer to.")
+    ] = "mobilevd",
+    days: Annotated[float, typer.Option(help="Whatever is younger stays.", min=0.0)] = 14.0,
+    remove: Annotated[bool, typer.Option("--apply", help="Remove; without it nothing is touched.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Checkpoints, clips and latents that no registered version refers to: listed, or removed with --apply."""
+    from mobilevd.stages import plan as plans
+    from mobilevd.stages import retention as stage
+
+    found = stage.look(runs or plans.runs(), model, days)
+    free = sum(item.size for item in found if not item.kept)
+    rows = [{"folder": i.address, "MB": i.size / 1e6, "days": i.days, "stays": i.kept or "no"} for i in found]
+    if rows or as_json:
+        _print(rows, as_json)
+    said = (
+        f"{stage.apply(found) / 1e6:.1f} MB removed" if remove else f"{free / 1e6:.1f} MB can go: --apply removes them"
+    )
+    typer.echo(said, err=as_json)
+
+
+@app.command("dead-letters")
+def dead_letters(
+    runs: Annotated[str | None, typer.Option(help="A folder or s3://… (default: $MOBILEVD_RUNS, or runs/).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tasks that failed for good: when, which, after how many attempts, why, and how to go on."""
+    from mobilevd import alerts
+    from mobilevd.stages import plan as plans
+
+    found = alerts.letters(runs or plans.runs())
+    rows = [{key: letter[key] for key in ("at", "task", "attempts", "error", "again")} for letter in found]
+    if rows or as_json:
+        _print(found if as_json else rows, as_json)
+    else:
+        typer.echo("no task failed for good")
+
+
+@app.command()
 def evaluate(
     real: Annotated[Path, typer.Option(help="A folder of real videos.")],
     generated: Annotated[Path, typer.Option(help="A folder of generated videos.")],

@@ -114,10 +114,16 @@ def write(address: str, data: bytes) -> None:
 
 def names(address: str) -> dict[str, int]:
     """Every object under ``address``, by its name below it, and its bytes. Errors: as ``write``."""
+    return {name: size for name, size, _ in listed(address)}
+
+
+def listed(address: str) -> list[tuple[str, int, float]]:
+    """Every object under ``address``: its name below it, its bytes, when it was written, in s since 1970."""
     bucket, prefix = _parts(address)
     with _store(address) as s3:
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-        return {o["Key"].removeprefix(f"{prefix}/"): o["Size"] for page in pages for o in page.get("Contents", [])}
+        found = [item for page in pages for item in page.get("Contents", [])]
+    return [(o["Key"].removeprefix(f"{prefix}/"), o["Size"], o["LastModified"].timestamp()) for o in found]
 
 
 def remove(address: str) -> None:

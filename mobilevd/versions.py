@@ -42,6 +42,13 @@ def newest(model: str) -> Version:
     return _version(found[0])
 
 
+def every(model: str) -> list[Version]:
+    """All versions of a model, none where it is unknown. Errors: MobileVDError when MLflow does not answer."""
+    client = registry.connect()
+    with registry.told("MLflow does not tell the versions", kept=KEPT):
+        return [_version(found) for found in client.search_model_versions(f"name='{_checked(model)}'")]
+
+
 def find(model: str, number: str) -> Version:
     """One version. Errors: MobileVDError when there is no such version, or MLflow does not answer."""
     client = registry.connect()

@@ -14,7 +14,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {
     **dict.fromkeys(
-        ("params", "shapes", "errors", "artifacts", "packages", "progress", "objects", "operations", "places"), 0
+        (
+            "params",
+            "shapes",
+            "errors",
+            "artifacts",
+            "packages",
+            "progress",
+            "objects",
+            "operations",
+            "places",
+            "journal",
+        ),
+        0,
     ),
     **dict.fromkeys(("svd", "video"), 1),
     "method": 2,
@@ -35,6 +47,7 @@ SAME_ROOM = {
     "versions": "registry",
     "history": "registry",
     "remote": "objects",
+    "alerts": "objects",
     "cli_registry": "cli",
 }  # files that share a room without a folder
 LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli")

@@ -27,6 +27,7 @@ resource "aws_batch_compute_environment" "pool" {
   for_each                        = local.pools
   compute_environment_name_prefix = "${var.name}-${each.key}-"
   type                            = "MANAGED"
+  service_role                    = aws_iam_role.this["batch"].arn
   compute_resources {
     type                = each.value.spot ? "SPOT" : "EC2"
     allocation_strategy = each.value.spot ? "SPOT_PRICE_CAPACITY_OPTIMIZED" : "BEST_FIT_PROGRESSIVE"
@@ -47,6 +48,7 @@ resource "aws_batch_compute_environment" "pool" {
   lifecycle {
     create_before_destroy = true
   }
+  depends_on = [aws_iam_role_policy_attachment.batch] # else the role is gone before the pool on the way down
 }
 
 resource "aws_batch_job_queue" "pool" {

@@ -2,6 +2,7 @@ data "aws_caller_identity" "me" {}
 
 locals {
   may_be_assumed_by = {
+    batch     = "batch.amazonaws.com"
     machines  = "ec2.amazonaws.com"
     task      = "ecs-tasks.amazonaws.com"
     execution = "ecs-tasks.amazonaws.com"
@@ -26,6 +27,11 @@ resource "aws_iam_role" "this" {
   for_each           = local.may_be_assumed_by
   name               = "${var.name}-${each.key}"
   assume_role_policy = data.aws_iam_policy_document.assume[each.key].json
+}
+
+resource "aws_iam_role_policy_attachment" "batch" {
+  role       = aws_iam_role.this["batch"].name
+  policy_arn = "arn:aws:iam::aws:policy/service-role/AWSBatchServiceRole"
 }
 
 resource "aws_iam_role_policy_attachment" "machines" { # to join the cluster and pull images, no more

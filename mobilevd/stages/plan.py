@@ -8,7 +8,12 @@ from mobilevd.params import Recipe
 
 def run_folder(flow: str, run_id: str) -> str:
     """``<flow>/<run id>`` under $MOBILEVD_RUNS (a folder or ``s3://…``), or under ``runs`` in the project."""
-    return f"{os.environ.get('MOBILEVD_RUNS') or project_root() / 'runs'}/{flow}/{run_id}"
+    return f"{runs()}/{flow}/{run_id}"
+
+
+def runs() -> str:
+    """$MOBILEVD_RUNS, or ``runs`` in the project."""
+    return os.environ.get("MOBILEVD_RUNS") or str(project_root() / "runs")
 
 
 def announce(recipe: Recipe, folder: str) -> str:

@@ -1,0 +1,59 @@
+"""Telling people: a dead letter for every task that failed for good, and a line to ``$MOBILEVD_WEBHOOK``.
+
+**Keeps** a webhook that does not answer hides no error and stops no run (``tests/test_alerts.py``). The body has a
+``text``, as Slack and its like read it, and the facts beside it.
+"""
+
+import json
+import logging
+import os
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from mobilevd import remote
+from mobilevd.artifacts import write_json
+
+WEBHOOK, LETTERS = "MOBILEVD_WEBHOOK", "dead-letters"
+PATIENCE_S = 10
+log = logging.getLogger(__name__)
+
+
+def tell(text: str, **facts: Any) -> bool:
+    """Post to the webhook, if there is one; whether it took it. The address is a secret and is in no message."""
+    url = os.environ.get(WEBHOOK)
+    if not url:
+        return False
+    body = json.dumps({"text": text} | facts, default=str).encode()
+    try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise OSError("not an http address")
+        with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=PATIENCE_S):
+            return True
+    except (OSError, HTTPException) as error:
+        log.warning("the webhook did not take the alert (%s): %s", type(error).__name__, text)
+        return False
+
+
+def dead_letter(run: str, name: str, facts: dict[str, Any]) -> str:
+    """Write why a task failed for good beside its run (a folder or ``s3://…``), and tell; returns where it lies."""
+    address = f"{run}/{LETTERS}/{name}.json"
+    if remote.is_remote(run):
+        remote.write(address, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
+    else:
+        write_json(Path(address), facts)
+    tell(f"{facts['task']} failed for good: {facts['error'].splitlines()[0]}", event="mobilevd.dead-letter", **facts)
+    return address
+
+
+def letters(runs: str) -> list[dict[str, Any]]:
+    """Every dead letter of the runs under ``runs``, oldest first, with its address. Errors: MobileVDError."""
+    if remote.is_remote(runs):
+        names = [(at, name) for name, _, at in remote.listed(runs) if f"/{LETTERS}/" in name]
+        texts = [(f"{runs}/{name}", remote.read(f"{runs}/{name}")) for _, name in sorted(names)]
+    else:
+        paths = sorted(Path(runs).glob(f"*/*/{LETTERS}/*.json"), key=lambda path: path.stat().st_mtime)
+        texts = [(str(path), path.read_bytes()) for path in paths]
+    return [json.loads(text) | {"address": address} for address, text in texts]

@@ -1,0 +1,65 @@
+"""A dead letter lies beside its run and is told to a real receiver; one that fails hides nothing."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import seaweed
+
+from mobilevd import alerts
+
+FACTS = {"task": "TrainFlow/7/finetune/3", "error": "EffectError: nothing saved\nmore", "attempts": 3, "at": 1.0}
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What a webhook on this machine was told; it answers with ``told.code``."""
+
+    class Told(list):
+        code = 200
+
+    told = Told()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(told.code)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv(alerts.WEBHOOK, f"http://127.0.0.1:{server.server_port}/planted")
+    yield told
+    server.shutdown()
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_a_dead_letter_lies_beside_its_run_and_is_told(told, tmp_path, monkeypatch, where):
+    seaweed.use(monkeypatch)
+    runs = str(tmp_path) if where == "folder" else f"s3://bucket/letters/{tmp_path.name}"
+    address = alerts.dead_letter(f"{runs}/TrainFlow/7", "finetune-3", FACTS)
+    assert alerts.letters(runs) == [FACTS | {"address": address}]
+    [message] = told
+    assert message["text"] == "TrainFlow/7/finetune/3 failed for good: EffectError: nothing saved"
+    assert message.items() >= FACTS.items()
+
+
+def test_a_webhook_that_fails_stops_nothing_and_its_address_is_in_no_line(told, caplog, monkeypatch, tmp_path):
+    told.code = 500
+    assert not alerts.tell("something")
+    monkeypatch.setenv(alerts.WEBHOOK, "http://127.0.0.1:1/planted")
+    alerts.dead_letter(str(tmp_path / "F" / "7"), "finetune-3", FACTS)
+    monkeypatch.setenv(alerts.WEBHOOK, "file:///etc/planted")
+    assert not alerts.tell("something")
+    assert len(caplog.records) == 3
+    assert "planted" not in caplog.text
+    assert len(alerts.letters(str(tmp_path))) == 1
+
+
+def test_without_a_webhook_nobody_is_told(monkeypatch):
+    monkeypatch.delenv(alerts.WEBHOOK, raising=False)
+    assert alerts.tell("something") is False
