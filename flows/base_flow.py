@@ -47,7 +47,7 @@ class RecipeFlow(FlowSpec):
 
     def run_stage(self, name: str, stage: Callable, folder: str | None = None, **options) -> None:
         """Run one stage on the records so far, keep its record, show it on the step's card."""
-        from cards import show
+        from cards import live, show
         from gang import leads
         from watched import Watched, tag
 
@@ -58,7 +58,7 @@ class RecipeFlow(FlowSpec):
             print(f"{key}: {records[key].facts['reused']}")
             return
         began, place, recipe = time.time(), SharedRun(self.run_folder, key), self.checked_recipe()
-        with Watched(self, key, recipe.digest), self.kept(), place.checkpoints(push=leads()):
+        with Watched(self, key, recipe.digest), self.kept(), place.checkpoints(push=leads()), live(current.card):
             record = self.plainly(stage, recipe, records, place.workdir, **options)
         if record is None:  # another machine of the gang has it
             return

@@ -1,13 +1,33 @@
 """What a stage's card shows: figures, curves as pictures, tables, and where it came from."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 from metaflow.cards import Image, Markdown, Table
+from metaflow.exception import MetaflowException
 from PIL import Image as Picture
 from PIL import ImageSequence
 
+from mobilevd import progress
 from mobilevd.artifacts import StageRecord
+
+
+@contextmanager
+def live(card) -> Iterator[None]:
+    """While the stage works, its pictures are on the card, the newest first to be seen; at a failure, the reason."""
+
+    def add(label: str, picture: Path) -> None:
+        card.append(Image(_still_or_gif(Path(picture)), label=label))
+        card.refresh()
+
+    try:
+        with progress.shown(add):
+            yield
+    except MetaflowException as error:
+        card.append(Markdown(f"# Stopped\n```\n{error}\n```"))
+        raise
 
 
 def show(card, record: StageRecord, workdir: Path) -> None:

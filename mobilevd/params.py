@@ -7,6 +7,7 @@ Keeps: an unknown key, a wrong type or an impossible size is an error that says 
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,10 +73,30 @@ class LogNormal(Section):
     std: Positive
 
 
-class Optim(Section):
-    """How weights move: AdamW with linear warm-up, then constant or cosine."""
+class Rate(Section):
+    """Parameters whose name holds ``match`` (a regular expression), and their own peak rate; 0 freezes them."""
 
+    match: Annotated[str, Field(min_length=1)]
+    lr: NotNegative
+
+    @model_validator(mode="after")
+    def _expression(self) -> "Rate":
+        try:
+            re.compile(self.match)
+        except re.error as error:
+            raise ValueError(f"match is no regular expression: {error}") from None
+        return self
+
+
+class Optim(Section):
+    """How weights move: linear warm-up, then constant or cosine; ``rates``: by name, the first that matches counts.
+
+    ``adamw_8bit`` (bitsandbytes) and ``sm3`` (pytorch-optimizer, as SF-V) keep less state than ``adamw``.
+    """
+
+    kind: Literal["adamw", "adamw_8bit", "sm3"] = "adamw"
     lr: Positive
+    rates: tuple[Rate, ...] = ()
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -89,6 +110,7 @@ class Finetune(Section):
     apply: tuple[Literal["cross_attention"], ...] = ("cross_attention",)
     steps: Count
     batch_size: Count = 1
+    accumulate: Count = 1
     optim: Optim
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     sigma: LogNormal = LogNormal(mean=0.7, std=1.6)
@@ -102,6 +124,7 @@ class Adversarial(Section):
 
     steps: Count
     batch_size: Count = 1
+    accumulate: Count = 1
     generator: Optim
     discriminator: Optim
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
@@ -115,6 +138,62 @@ class Adversarial(Section):
     r1_gamma: Annotated[float, Field(ge=0.0)] = 1.0e-4
     r1_every: Count = 1
     validate_every: Count = 50
+
+
+Answer = Literal["warn", "stop", "roll_back"]
+
+
+class Health(Section):
+    """What every training is watched for, and the answer: to the next step, the end, or the last healthy checkpoint.
+
+    Rolling back multiplies the learning rates by ``slower`` and gives up after ``rollbacks``. Gradient norms are judged
+    against the median of the last 50; figures of ``clips`` validation clips against the real clips' (see health.py).
+    """
+
+    not_finite: Answer = "stop"
+    gradients: Answer = "warn"
+    discriminator: Answer = "warn"
+    samples: Answer = "warn"
+    rollbacks: Count = 2
+    slower: Share = 0.5
+    patience: Count = 20
+    exploded: Positive = 1000.0
+    vanished: NotNegative = 1.0e-8
+    saturated: NotNegative = 0.02
+    clips: Annotated[int, Field(ge=1, le=16)] = 4
+    min_motion_ratio: NotNegative = 0.1
+    max_copy_rate: Share = 0.95
+    min_entropy_ratio: NotNegative = 0.5
+    max_loop_score: Share = 0.6
+
+
+class Training(Section):
+    """How the training stages run, whatever they train.
+
+    ``shard``: weights, gradients and optimizer states are split over the processes of torchrun. ``motion_bucket``: one
+    id for all clips, or measured on each. ``keep_last``, ``keep_best``: which checkpoints stay while training goes on.
+    ``leave``: the weights of the last validation, or of the best. ``resume``: stage → folder of checkpoints to go on
+    from, instead of the run's own; it must be there.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    shard: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
+    motion_bucket: Literal["measured"] | Annotated[int, Field(ge=0, le=255)] = 127
+    checkpoint_every: Count | None = None
+    keep_last: Count = 2
+    keep_best: bool = True
+    leave: Literal["last", "best"] = "last"
+    resume: dict[Literal["finetune", "distill", "prune", "funnel"], str] = Field(default_factory=dict)
+    health: Health = Health()
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> "Training":
+        if self.leave == "best" and not self.keep_best:
+            raise ValueError("leave: best needs keep_best: true")
+        return self
 
 
 class Multiscale(Section):
@@ -263,6 +342,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     clip: Clip = Clip()
     prepare: Prepare = Prepare()
+    training: Training = Training()
     finetune: Finetune
     distill: Distill
     prune: Prune
@@ -278,7 +358,7 @@ class Recipe(Section):
     @property
     def digest(self) -> str:
         """sha256 over the canonical JSON of every value that changes what a run makes, defaults included."""
-        values = self.model_dump(mode="json", exclude=set(OPERATIONS))
+        values = self.model_dump(mode="json", exclude=dict.fromkeys(OPERATIONS, True) | {"training": {"resume"}})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -58,7 +58,7 @@ def test_unknown_key_is_refused_with_the_keys_allowed_there(values):
 def test_nested_unknown_key_is_refused_with_its_own_sections_keys(values):
     told = refusal(put(values, "distill.adversarial.generator.learning_rate", 1.0))
     assert "distill.adversarial.generator.learning_rate: unknown key, got 1.0" in told
-    assert "allowed here: lr, betas, weight_decay, warmup_steps, schedule, max_grad_norm" in told
+    assert "allowed here: kind, lr, rates, betas, weight_decay, warmup_steps, schedule, max_grad_norm" in told
     assert "teacher_steps" not in told
 
 
@@ -213,8 +213,10 @@ def leaves(node, path=()):
 
 
 def other(value) -> list:
-    if isinstance(value, bool) or value is None:
-        return ["changed", 0.5]
+    if isinstance(value, bool):
+        return [not value]
+    if value is None:
+        return ["changed", 0.5, 1]
     if isinstance(value, int | float):
         return [value + 64, value + 1, value - 1, value * 0.5]
     return [
@@ -225,6 +227,11 @@ def other(value) -> list:
         "constant",
         "uint8",
         "uint16",
+        "bf16",
+        "sm3",
+        "warn",
+        "stop",
+        "best",
         "he",
         "csi",
         "all",

@@ -23,3 +23,18 @@ def test_slow_work_says_how_far_it_is(capsys, monkeypatch):
 def test_work_of_unknown_length_is_counted(capsys):
     list(progress.track(iter(range(5)), None, "files"))
     assert capsys.readouterr().err.startswith("files: 5 (")
+
+
+def test_rate_and_time_left_are_told(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    list(progress.track(range(8), 8, "slow"))
+    assert capsys.readouterr().err.splitlines()[0] == "slow: 4/8 (12 s, 0.333/s, 12 s left)"
+
+
+def test_a_picture_goes_to_those_who_look_and_to_nobody_afterwards(tmp_path):
+    seen = []
+    with progress.shown(lambda label, path: seen.append((label, path))):
+        progress.picture("first", tmp_path)
+    progress.picture("second", tmp_path)
+    assert seen == [("first", tmp_path)]

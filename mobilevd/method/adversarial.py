@@ -46,6 +46,7 @@ class DiscriminatorTerms(NamedTuple):
     """L_D, its parts, and the mean logits on real and on fake clips."""
 
     loss: Scalar
+    hinge: Scalar
     penalty: Scalar
     real: Scalar
     fake: Scalar
@@ -100,7 +101,8 @@ def discriminator_terms(
     real = discriminator(features, draws.d_sigma, condition.tokens)
     fake = discriminator(fake_features, draws.d_sigma, condition.tokens)
     penalty = r1(real, features) if gamma > 0 else x0.new_zeros(())
-    return DiscriminatorTerms(hinge(real, fake) + gamma * penalty, penalty, mean(real).detach(), mean(fake).detach())
+    hinges = hinge(real, fake)
+    return DiscriminatorTerms(hinges + gamma * penalty, hinges, penalty, mean(real).detach(), mean(fake).detach())
 
 
 def hinge(real: Logits, fake: Logits) -> Scalar:

@@ -37,8 +37,17 @@ def draw(x0: Latents, condition: Condition, settings: Finetune, image_std: float
 
 def loss(unet: nn.Module, x0: Latents, draws: Draws) -> Float[Tensor, ""]:
     """(1) E λ(σ) ‖D(x0 + σ ε; σ, c) − x0‖², averaged over every element."""
-    estimate = denoise(unet, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *draws.condition)
-    return (over_frames(loss_weight(draws.sigma)) * (estimate - x0) ** 2).mean()
+    return weighted(estimate(unet, x0, draws), x0, draws.sigma)
+
+
+def estimate(unet: nn.Module, x0: Latents, draws: Draws) -> Latents:
+    """D(x0 + σ ε; σ, c)."""
+    return denoise(unet, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *draws.condition)
+
+
+def weighted(x: Latents, x0: Latents, sigma: Sigmas) -> Float[Tensor, ""]:
+    """λ(σ) ‖x − x0‖², averaged over every element."""
+    return (over_frames(loss_weight(sigma)) * (x - x0) ** 2).mean()
 
 
 def lognormal(batch: int, ln: LogNormal, generator: Generator) -> Sigmas:

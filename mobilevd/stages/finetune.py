@@ -37,17 +37,20 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     for edit in settings.apply:
         log.append({"cross_attention": cross_attention.apply}[edit](unet))
         after = job.cheaper(unet, after, edit, weights_too=True)
-    denoising = Denoising(unet, recipe, job.ids(), data.Clips(clips[0]), job.seed)
-    curves = supervised.train(
+    denoising = Denoising(unet, recipe, data.Clips(clips[0]), job)
+    lesson = supervised.Lesson(
         unet,
         denoising.loss,
         denoising.score,
-        clips=clips,
-        settings=settings,
-        seed=job.seed,
-        label=STAGE,
-        checkpoints=job.checkpoints(),
+        clips,
+        (job.training_ids(), job.ids()),
+        settings,
+        job.seed,
+        STAGE,
+        recipe.training,
+        job.checkpoints(),
     )
+    curves = job.follow(supervised.train(lesson))
     values = [value for _, value in curves["val_loss"]]
     figures = {"val_loss_before": values[0], "val_loss_after": values[-1]}
     return job.record(unet, log, (before, after), curves, figures)
@@ -56,29 +59,33 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
 class Denoising:
     """The denoising loss on prepared clips: drawn at random for training, on a fixed grid for validation."""
 
-    def __init__(self, unet: VideoUNet, recipe: Recipe, ids: Tensor, clips: data.Clips, seed: int):
-        self._unet, self._settings, self._ids, self._seed = unet, recipe.finetune, ids, seed
+    def __init__(self, unet: VideoUNet, recipe: Recipe, clips: data.Clips, job: Job):
+        self._unet, self._settings, self._seed, self._show = unet, recipe.finetune, job.seed, job.samples()
         self._image_std = float(clips.batch(list(range(min(SPREAD_CLIPS, len(clips))))).image_latents.std())
 
-    def loss(self, batch: data.Batch, generator: torch.Generator) -> Tensor:
+    def loss(self, batch: data.Batch, generators: list[torch.Generator]) -> Tensor:
         """The loss of one batch at random noise levels."""
-        condition = self._condition(batch)
-        draws = low_resolution.draw(batch.latents, condition, self._settings, self._image_std, generator)
-        return low_resolution.loss(self._unet, batch.latents, draws)
+        draws = []
+        for index, generator in enumerate(generators):
+            x0, image, token, ids = (t[index : index + 1] for t in batch)
+            condition = Condition(image, token, ids)
+            draws.append(low_resolution.draw(x0, condition, self._settings, self._image_std, generator))
+        return low_resolution.loss(self._unet, batch.latents, data.stacked(draws))
 
-    def score(self, clips: data.Clips) -> float:
-        """The mean loss over validation clips, each at its own quantile of σ, with the clean condition."""
+    def score(self, clips: data.Clips, step: int) -> dict[str, float]:
+        """The mean loss over validation clips, each at its own quantile of σ, with the clean condition.
+
+        The first clips, which are shown, are at the middle of σ's range: an estimate is neither given away nor a guess.
+        """
         count = min(VALIDATION_CLIPS, len(clips))
-        sigmas, generator = low_resolution.quantiles(count, self._settings.sigma), seeds.generator(self._seed, "score")
-        losses = []
+        sigmas = low_resolution.quantiles(count, self._settings.sigma).roll(-(count // 2))
+        generator, device = seeds.generator(self._seed, "score"), next(self._unet.parameters()).device
+        losses, estimates = [], []
         for index in range(count):
-            clip = clips.batch([index])
-            noise = torch.randn(clip.latents.shape, generator=generator).to(clip.latents)
-            sigma = sigmas[index : index + 1].to(clip.latents)
-            draws = low_resolution.Draws(sigma, noise, self._condition(clip))
-            losses.append(float(low_resolution.loss(self._unet, clip.latents, draws)))
-        return sum(losses) / count
-
-    def _condition(self, batch: data.Batch) -> Condition:
-        ids = self._ids.to(batch.latents).expand(len(batch.latents), -1)
-        return Condition(batch.image_latents, batch.tokens, ids)
+            x0, *condition = clips.batch([index], device)
+            noise = torch.randn(x0.shape, generator=generator).to(x0)
+            sigma = sigmas[index : index + 1].to(x0)
+            draws = low_resolution.Draws(sigma, noise, Condition(*condition))
+            estimates.append(low_resolution.estimate(self._unet, x0, draws).float())
+            losses.append(float(low_resolution.weighted(estimates[-1], x0, sigma)))
+        return {"val_loss": sum(losses) / count, **self._show(step, torch.cat(estimates))}

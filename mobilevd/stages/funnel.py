@@ -21,7 +21,7 @@ from mobilevd.svd.edm import denoise, over_frames
 from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import VideoUNet
 from mobilevd.training import data, seeds
-from mobilevd.training.loop import Curves
+from mobilevd.training.health import Curves
 
 STAGE = "funnel"
 BATCH = 2
@@ -94,10 +94,10 @@ def _saves(settings: Funnel) -> bool:
 
 def _evaluations(job: Job, generator: VideoUNet, settings: Funnel) -> Iterator[Callable[[], Tensor]]:
     """One evaluation of every calibration clip at every σ that the generator is trained on."""
-    clips = data.Clips(job.clips()[0], next(generator.parameters()).device)
+    clips, device = data.Clips(job.clips()[0]), next(generator.parameters()).device
     random = seeds.generator(job.seed, "calibration")
     for index in range(min(settings.calibration_clips, len(clips))):
-        clip = clips.batch([index])
+        clip = clips.batch([index], device)
         condition = (clip.image_latents, clip.tokens, job.ids().to(clip.latents))
         for level in settings.adversarial.sigmas:
             sigma = torch.full((1,), level).to(clip.latents)
@@ -108,8 +108,8 @@ def _evaluations(job: Job, generator: VideoUNet, settings: Funnel) -> Iterator[C
 @torch.no_grad()
 def merge_error(job: Job, unmerged: VideoUNet, merged: VideoUNet) -> float:
     """Largest absolute difference of the two one-step outputs on a validation batch. Errors: EffectError above 1e-3."""
-    clips = data.Clips(job.clips()[1], next(merged.parameters()).device)
-    batch = clips.batch(list(range(min(BATCH, len(clips)))))
+    clips = data.Clips(job.clips()[1])
+    batch = clips.batch(list(range(min(BATCH, len(clips)))), next(merged.parameters()).device)
     noise = torch.randn(batch.latents.shape, generator=seeds.generator(job.seed, "merge")).to(batch.latents)
     condition = (batch.image_latents, batch.tokens, job.ids().to(noise).expand(len(noise), -1))
     outputs = [OneStep(unet).eval()(noise, *condition) for unet in (unmerged, merged)]

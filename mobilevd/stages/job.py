@@ -4,6 +4,7 @@
 cheaper fails (``tests/stages/test_job.py``).
 """
 
+import itertools
 import resource
 import time
 from pathlib import Path
@@ -17,15 +18,17 @@ from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation.cost import Cost, count
 from mobilevd.method import surgery
 from mobilevd.params import Adversarial, Recipe
-from mobilevd.svd.conditioning import added_ids
+from mobilevd.stages import samples
+from mobilevd.svd.conditioning import added_ids, motion_buckets
 from mobilevd.svd.unet import VideoUNet
 from mobilevd.training import curves as pictures
 from mobilevd.training import data, duel, seeds
 from mobilevd.training.checkpoints import Checkpoints
-from mobilevd.training.loop import Curves
+from mobilevd.training.loop import Curves, Run
+from mobilevd.video import manifest, store
 
 NETWORK = "network"
-LATENTS = "latents"
+LATENTS, CLIPS = "latents", "clips"
 SAVED = {"tflops": "FLOPs", "params_m": "parameters"}
 
 
@@ -37,6 +40,7 @@ class Job:
         self.workdir, self._started = Path(workdir).resolve(), time.time()
         self.seed = seeds.derive(recipe.seed, stage)
         self.parents: dict[str, str] = {}
+        self._run = Run()
 
     def clips(self) -> tuple[Path, Path]:
         """The prepared latents: training file, validation file."""
@@ -58,18 +62,55 @@ class Job:
         at = self.recipe.evaluate
         return added_ids(1, self.recipe.clip.fps, at.motion_bucket, at.augmentation_sigma)
 
+    def training_ids(self) -> Tensor:
+        """The added ids of the training clips: one row for all, or [N 3] with each clip's own motion bucket."""
+        at, bucket = self.recipe.evaluate, self.recipe.training.motion_bucket
+        if bucket != "measured":
+            return added_ids(1, self.recipe.clip.fps, bucket, at.augmentation_sigma)
+        rows = [row for row in manifest.rows(self._artifact("prepare", LATENTS).path) if row.split == "train"]
+        buckets = motion_buckets([row.motion for row in rows])
+        return torch.cat([added_ids(1, self.recipe.clip.fps, b, at.augmentation_sigma) for b in buckets])
+
+    def samples(self) -> samples.Samples:
+        """What shows and measures the outputs of each validation, on the first validation clips."""
+        paths = dict(zip(("train", "validation"), self.clips(), strict=True))
+        pixels = store.clips(self._artifact("prepare", CLIPS).path / "train.safetensors")
+        video = torch.stack(list(itertools.islice(pixels, samples.FIT_CLIPS)))
+        preview = samples.fit(data.Clips(paths["train"]).batch(list(range(len(video)))).latents, video)
+        held_out = data.Clips(paths["validation"])
+        real = held_out.batch(list(range(min(self.recipe.training.health.clips, len(held_out))))).latents
+        return samples.Samples(preview, real, self.workdir / "pictures", self.stage)
+
     def checkpoints(self) -> Checkpoints:
         """Where this stage's training keeps its checkpoints; call it once all inputs were read."""
         parents = ", ".join(f"{name} {digest}" for name, digest in sorted(self.parents.items()))
-        return Checkpoints(self.workdir / "checkpoints", f"{self.stage} of recipe {self.recipe.digest}, {parents}")
+        fingerprint, how = f"{self.stage} of recipe {self.recipe.digest}, {parents}", self.recipe.training
+        resume = how.resume.get(self.stage)
+        folder = self.workdir / "checkpoints"
+        return Checkpoints(folder, fingerprint, how.keep_last, how.keep_best, Path(resume) if resume else None)
 
     def train(self, generator: VideoUNet, settings: Adversarial, mechanism: duel.Mechanism | None = None) -> Curves:
         """Train ``generator`` adversarially, as distillation, pruning and funnels all do."""
-        encoder, clips = self.encoder(), self.clips()
+        encoder, clips, show = self.encoder(), self.clips(), self.samples()
         fight = duel.Duel(
-            generator, encoder, clips, self.ids(), settings, self.seed, self.stage, self.checkpoints(), mechanism
+            generator,
+            encoder,
+            clips,
+            (self.training_ids(), self.ids()),
+            settings,
+            self.seed,
+            self.stage,
+            self.recipe.training,
+            self.checkpoints(),
+            mechanism,
+            show,
         )
-        return duel.train(fight)
+        return self.follow(duel.train(fight))
+
+    def follow(self, run: Run) -> Curves:
+        """Note what the stage's training left, for the record; returns its curves."""
+        self._run = run
+        return run.curves
 
     def latents(self) -> tuple[int, ...]:
         """The shape of one clip's latents (1 F C H W)."""
@@ -111,20 +152,23 @@ class Job:
         """
         surgery.save(unet, log, self.workdir / NETWORK)
         network = seal(self.workdir / NETWORK)
-        picture = pictures.draw(curves, self.workdir / "pictures" / "curves.png", self.stage)
+        folder = self.workdir / "pictures"
+        picture = pictures.draw(curves, folder / "curves.png", self.stage)
+        strip = {"real above sampled": folder / samples.STRIP} if (folder / samples.STRIP).is_file() else {}
         record = StageRecord(
             stage=self.stage,
             recipe_digest=self.recipe.digest,
             data_md5=self.inputs["prepare"].data_md5,
             parents=self.parents,
             artifacts={NETWORK: network},
-            figures=self._named(figures | _costs(*costs)),
-            facts={"edits": ", ".join(entry["op"] for entry in log)},
+            figures=self._named(figures | _costs(*costs) | _pace(self._run)),
+            facts={"edits": ", ".join(entry["op"] for entry in log)} | _told(self._run),
             curves=curves,
             pictures={
-                n: p.relative_to(self.workdir).as_posix() for n, p in {"curves": picture, **(drawn or {})}.items()
+                n: p.relative_to(self.workdir).as_posix()
+                for n, p in {"curves": picture, **strip, **(drawn or {})}.items()
             },
-            tables=tables or {},
+            tables=(tables or {}) | _alarms(self._run),
             started_at=self._started,
             seconds=time.time() - self._started,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -139,8 +183,9 @@ class Job:
                 f"The stage {self.stage} needs the {name} of {stage}", got=given, allowed=f"the record of {stage}"
             )
         artifact = self.inputs[stage].artifacts[name]
-        if stage not in self.parents:
+        if name == CLIPS or stage not in self.parents:
             verify(artifact.path, artifact.sha256)
+        if name != CLIPS:
             self.parents[stage] = artifact.sha256
         return artifact
 
@@ -155,3 +200,22 @@ def _costs(before: Cost, after: Cost) -> dict[str, float]:
         "tflops_before": before.tflops,
         "params_m_before": before.params_m,
     }
+
+
+def _pace(run: Run) -> dict[str, float]:
+    """How fast the training went, and the shares of its steps' time that clips and checkpoints took."""
+    spent = run.seconds["steps"]
+    if not run.steps_taken:
+        return {}
+    shares = {"clips_share": run.seconds["clips"] / spent, "checkpoints_share": run.seconds["checkpoints"] / spent}
+    return {"steps_per_second": run.steps_taken / spent} | shares
+
+
+def _told(run: Run) -> dict[str, str]:
+    state = "; ".join(alarm.reason for alarm in run.alarms) or "no alarm"
+    return {"health": state} | ({"checkpoints": "; ".join(run.notes)} if run.notes else {})
+
+
+def _alarms(run: Run) -> dict[str, list[dict[str, Any]]]:
+    rows = [alarm._asdict() | {"got": f"{alarm.got:.4g}"} for alarm in run.alarms]  # as text: it may be NaN
+    return {"health": rows} if rows else {}

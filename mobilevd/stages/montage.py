@@ -19,7 +19,7 @@ def clips(columns: dict[str, Tensor], fps: float, workdir: Path) -> dict[str, st
     count = len(next(iter(columns.values())))
     for index in range(count):
         _animation([video[index] for video in columns.values()], fps, folder / f"{index:02d}.webp")
-    _strip({name: video[0] for name, video in columns.items()}, Path(workdir) / "strip.png")
+    strip({name: video[0] for name, video in columns.items()}, Path(workdir) / "strip.png")
     label = " | ".join(columns)
     return {f"{label}, frames 0 to last": "strip.png"} | {
         f"{label}, clip {index}": f"clips/{index:02d}.webp" for index in range(min(count, 3))
@@ -31,7 +31,8 @@ def _animation(videos: list[Tensor], fps: float, path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, quality=75)
 
 
-def _strip(videos: dict[str, Tensor], path: Path) -> None:
+def strip(videos: dict[str, Tensor], path: Path) -> None:
+    """One row per video, five frames each from the first to the last, as a PNG."""
     rows = [
         _row([video[f] for f in np.linspace(0, len(video) - 1, 5).round().astype(int)]) for video in videos.values()
     ]

@@ -23,7 +23,10 @@ def announce(recipe: Recipe, folder: str) -> str:
     """
     from mobilevd.device import targets
     from mobilevd.svd import base as bases
+    from mobilevd.training.checkpoints import check_resume
 
+    for checkpoints in recipe.training.resume.values():
+        check_resume(Path(checkpoints))
     for device in recipe.profile.devices:
         targets.find(device)
 

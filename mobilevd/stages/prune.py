@@ -22,7 +22,7 @@ from mobilevd.stages.job import Job
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
 from mobilevd.training import seeds
 from mobilevd.training.duel import Mechanism
-from mobilevd.training.loop import Curves
+from mobilevd.training.health import Curves
 
 STAGE = "prune"
 IMPORTANCE = {"learned": "learned importance", "l1": "gate under L1", "magnitude": "1 − α", "random": "random order"}

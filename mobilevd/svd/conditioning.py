@@ -3,6 +3,8 @@
 **Source** SVD (arXiv 2311.15127, App. D) and diffusers' pipeline, whose preprocessing is called here.
 """
 
+import statistics
+
 import torch
 from transformers import CLIPVisionModelWithProjection
 
@@ -10,6 +12,7 @@ from mobilevd.shapes import AddedIds, Images, Tokens
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+USUAL_BUCKET, BUCKETS = 127, 256
 
 
 def image_tokens(encoder: CLIPVisionModelWithProjection, images: Images) -> Tokens:
@@ -25,3 +28,13 @@ def image_tokens(encoder: CLIPVisionModelWithProjection, images: Images) -> Toke
 def added_ids(batch: int, fps: float, motion_bucket: int, augmentation_sigma: float) -> AddedIds:
     """(fps − 1, motion bucket, σ_c) for each clip of the batch."""
     return torch.tensor([[fps - 1, float(motion_bucket), augmentation_sigma]]).repeat(batch, 1)
+
+
+def motion_buckets(motions: list[float]) -> list[int]:
+    """127 · motion / median motion of the clips, at most 255: the usual clip has SVD's usual bucket, half of it half.
+
+    ``motions``: mean absolute difference of neighbouring frames. Deviates: SVD's own measure, of optical flow, is not
+    published.
+    """
+    usual = max(statistics.median(motions), 1.0e-9)
+    return [min(BUCKETS - 1, round(USUAL_BUCKET * motion / usual)) for motion in motions]

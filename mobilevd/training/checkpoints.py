@@ -1,22 +1,36 @@
 """Crash-safe training checkpoints: a folder per step, written aside, sealed with digests, then renamed.
 
-**Keeps** a kill at any moment leaves the newest whole checkpoint readable, and no training continues from
-another training's checkpoint (``tests/training/test_checkpoints.py``).
+**Keeps** a kill at any moment and a full disk leave the newest whole checkpoint readable; no training continues from
+another training's checkpoint, or starts afresh where a damaged one lies (``tests/training/test_checkpoints.py``).
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mobilevd.artifacts import seal, verify, write_json
-from mobilevd.errors import IntegrityError
+from mobilevd.errors import IntegrityError, MobileVDError, RecipeError
 
 STATE = "state.json"
-KEEP = 2
+
+
+class NotWrittenError(MobileVDError):
+    """A checkpoint that could not be written whole; those before it are as they were."""
+
+
+class About(BaseModel):
+    """The plain values of a checkpoint: ``score`` is lower for better weights, ``healthy``: no alarm was on."""
+
+    step: int
+    fingerprint: str
+    score: float | None
+    healthy: bool
+    state: dict[str, Any]
 
 
 class Checkpoint(NamedTuple):
@@ -25,59 +39,135 @@ class Checkpoint(NamedTuple):
     step: int
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
+    folder: Path
 
 
 class Checkpoints:
     """The checkpoints of one training, told from others by ``fingerprint`` (recipe, data and parents)."""
 
-    def __init__(self, folder: Path, fingerprint: str):
+    def __init__(
+        self, folder: Path, fingerprint: str, keep_last: int = 2, keep_best: bool = True, resume: Path | None = None
+    ):
+        """``resume``: checkpoints from elsewhere to go on from while there are none here. Errors: RecipeError."""
         self.folder, self.fingerprint = Path(folder), fingerprint
+        self._keep_last, self._keep_best, self._resume = keep_last, keep_best, resume
+        self.passed_over: list[str] = []
+        if resume is not None:
+            check_resume(resume)
 
-    def save(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
-        """Write a checkpoint whole or not at all, then drop all but the newest two."""
+    def save(
+        self,
+        step: int,
+        tensors: dict[str, dict[str, Tensor]],
+        state: dict[str, Any],
+        score: float | None = None,
+        healthy: bool = True,
+    ) -> Path:
+        """Write a checkpoint whole or not at all, then drop the old ones: all but the last, best and last healthy.
+
+        ``score``: lower is better. Errors: NotWrittenError, for a full disk, say.
+        """
         final, aside = self.folder / f"step-{step:08d}", self.folder / f"step-{step:08d}.part"
         for leftover in (aside, final):
             shutil.rmtree(leftover, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name, named in tensors.items():
-            save_file({key: t.detach().cpu().contiguous() for key, t in named.items()}, aside / f"{name}.safetensors")
-        write_json(aside / STATE, {"step": step, "fingerprint": self.fingerprint, "state": state})
-        seal(aside)
+        about = About(step=step, fingerprint=self.fingerprint, score=score, healthy=healthy, state=state)
+        try:
+            _write(aside, tensors, about)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            allowed = f"room on the disk; {len(_steps(self.folder))} older ones are kept"
+            raise NotWrittenError(
+                f"The checkpoint of step {step} could not be written", got=str(error), allowed=allowed, where=str(aside)
+            ) from None
         aside.rename(final)
-        for old in self._steps()[:-KEEP]:
-            shutil.rmtree(old)
+        self._drop_old()
         return final
 
-    def newest(self) -> Checkpoint | None:
-        """The newest intact checkpoint, or None. Errors: IntegrityError when it belongs to another training."""
-        for folder in reversed(self._steps()):
-            if _intact(folder):
+    def newest(self, healthy: bool = False) -> Checkpoint | None:
+        """The newest intact checkpoint (``healthy``: among those saved without an alarm), or None when none was saved.
+
+        Damaged ones are named in ``passed_over``. Errors: IntegrityError when all are damaged, or when it belongs to
+        another training.
+        """
+        folders = self._folders()
+        for folder in reversed(folders):
+            if (damage := _damage(folder)) is not None:
+                self.passed_over.append(f"{folder.name}: {damage}")
+            elif not healthy or _about(folder).healthy:
                 return self._read(folder)
+        if folders and not healthy:
+            raise IntegrityError(
+                "No checkpoint of this training is intact",
+                got="; ".join(self.passed_over),
+                where=f"remove {folders[0].parent} to start anew",
+            )
         return None
 
+    def best(self) -> Checkpoint | None:
+        """The intact checkpoint with the lowest score, or None."""
+        scored = [f for f in self._folders() if _damage(f) is None and _about(f).score is not None]
+        return self._read(min(scored, key=lambda f: _about(f).score)) if scored else None
+
     def clear(self) -> None:
-        """Remove them all, once the training's result is safe."""
+        """Remove them all, once the training's result is safe; those that it was resumed from stay."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _steps(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix != ".part")
+    def _folders(self) -> list[Path]:
+        return _steps(self.folder) or ([] if self._resume is None else _steps(self._resume))
+
+    def _drop_old(self) -> None:
+        folders = _steps(self.folder)
+        kept = set(folders[-self._keep_last :])
+        abouts = {folder: about for folder in folders if (about := _about(folder)) is not None}
+        kept |= set([f for f, about in abouts.items() if about.healthy][-1:])
+        scored = {f: about.score for f, about in abouts.items() if about.score is not None}
+        kept |= {min(scored, key=scored.get)} if scored and self._keep_best else set()
+        for old in set(folders) - kept:
+            shutil.rmtree(old)
 
     def _read(self, folder: Path) -> Checkpoint:
-        values = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if values["fingerprint"] != self.fingerprint:
+        about = _about(folder)
+        if about.fingerprint != self.fingerprint:
             raise IntegrityError(
                 "The checkpoint belongs to another training",
-                got=values["fingerprint"],
+                got=about.fingerprint,
                 allowed=self.fingerprint,
-                where=f"remove {self.folder} to start anew",
+                where=f"remove {folder.parent} to start anew",
             )
         tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
-        return Checkpoint(values["step"], tensors, values["state"])
+        return Checkpoint(about.step, tensors, about.state, folder)
 
 
-def _intact(folder: Path) -> bool:
+def check_resume(folder: Path) -> None:
+    """Errors: RecipeError when ``folder`` is not there or holds no checkpoint: that is never a fresh start."""
+    if not _steps(folder):
+        got = f"{folder} ({'no checkpoint in it' if Path(folder).is_dir() else 'no such folder'})"
+        raise RecipeError("There is nothing to resume from", got=got, allowed="step-… folders", where="training.resume")
+
+
+def _write(aside: Path, tensors: dict[str, dict[str, Tensor]], about: About) -> None:
+    aside.mkdir(parents=True)
+    for name, named in tensors.items():
+        save_file({key: t.detach().cpu().contiguous() for key, t in named.items()}, aside / f"{name}.safetensors")
+    write_json(aside / STATE, about.model_dump())
+    seal(aside)
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(p for p in Path(folder).glob("step-*") if p.is_dir() and p.suffix != ".part")
+
+
+def _about(folder: Path) -> About | None:
+    """The plain values of a checkpoint; None when they are damaged, which ``_damage`` tells."""
+    try:
+        return About.model_validate_json((folder / STATE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _damage(folder: Path) -> str | None:
     try:
         verify(folder)
-    except IntegrityError:
-        return False
-    return True
+    except IntegrityError as error:
+        return f"{error.what[0].lower()}{error.what[1:]} ({str(error.got).split()[0]})"
+    return None

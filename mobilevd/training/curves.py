@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from mobilevd.training.loop import Curves
+from mobilevd.training.health import Curves
 
 COLUMNS = 3
 

@@ -5,30 +5,33 @@ identical losses (``tests/training/test_duel.py``).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mobilevd.method import adversarial
 from mobilevd.method.discriminator import Discriminator
-from mobilevd.params import Adversarial
+from mobilevd.params import Adversarial, Training
 from mobilevd.svd.edm import Condition
 from mobilevd.svd.sampler import OneStep
-from mobilevd.training import data, loop, seeds
+from mobilevd.training import data, loop, optim, seeds
 from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.engine import Engine
+from mobilevd.training.health import Watch
 from mobilevd.training.learner import Learner
 
 VALIDATION_CLIPS = 16
+Show = Callable[[int, Tensor], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Mechanism:
     """Something outside the generator that learns with it at a rate of its own: the gates of pruning.
 
-    ``penalty`` is added to the generator's loss, and its value to the curves as loss_penalty.
+    ``before_step`` is given the same generator in every process. ``penalty`` is added to the generator's loss, and its
+    value to the curves as loss_penalty.
     """
 
     module: nn.Module
@@ -43,73 +46,89 @@ class Duel:
     """What one adversarial training needs.
 
     ``encoder`` is the network that the discriminator looks through; ``clips`` are the training and the validation file;
-    ``ids`` [1 3] are the added ids of every clip.
+    ``ids`` [N 3] or [1 3] are the added ids of the training clips, [1 3] those of the validation clips. ``show`` is
+    given each validation's step and its outputs [N F C H W], and returns what else is to be recorded.
     """
 
     generator: nn.Module
     encoder: nn.Module
     clips: tuple[Path, Path]
-    ids: Tensor
+    ids: tuple[Tensor, Tensor]
     settings: Adversarial
     seed: int
     label: str
+    how: Training = field(default_factory=Training)
     checkpoints: Checkpoints | None = None
     mechanism: Mechanism | None = None
+    show: Show = lambda step, outputs: {}
 
 
-def train(duel: Duel) -> loop.Curves:
-    """Train, leave the averaged weights in generator and mechanism, and return the curves.
+def train(duel: Duel) -> loop.Run:
+    """Train, leave the averaged weights in generator and mechanism, and return the curves and what happened.
 
-    Every step: loss_g, loss_rec, loss_adv, loss_d, loss_r1, d_real, d_fake (mean logits), grad_norm_g/_d, lr_g/_d. At
-    validation: val_rec, the averaged weights' reconstruction loss from pure noise at σ_max, on fixed noise.
+    Every step: loss_g, loss_rec, loss_adv, loss_d, loss_hinge, loss_r1, d_real, d_fake (mean logits), grad_norm_g/_d,
+    lr_g/_d. At validation: val_rec, the averaged weights' reconstruction loss from pure noise at σ_max, on fixed noise.
     """
-    turns = Turns(duel, Accelerator())
-    curves = loop.run(
-        turns.take,
-        duel.settings.steps,
-        [turns.generator, turns.discriminator],
-        label=duel.label,
-        checkpoints=duel.checkpoints,
-        validate=turns.validate,
-        validate_every=duel.settings.validate_every,
+    turns = Turns(duel, Engine(duel.how))
+    trained = loop.run(
+        loop.Training(
+            turns.take,
+            duel.settings.steps,
+            [turns.generator, turns.discriminator],
+            duel.label,
+            turns.validate,
+            duel.settings.validate_every,
+            duel.checkpoints,
+            duel.how.checkpoint_every,
+            score="val_rec",
+            leave_best=duel.how.leave == "best",
+            watch=Watch(duel.how.health),
+        )
     )
+    trained.seconds["clips"] = turns.feed.seconds
     turns.generator.ema.copy_to_module()
-    return curves
+    return trained
 
 
 class Turns:
     """Both learners, and what a step does with them."""
 
-    def __init__(self, duel: Duel, accelerator: Accelerator):
-        self._duel, self._accelerator, self._s = duel, accelerator, duel.settings
-        device, steps = accelerator.device, duel.settings.steps
-        self._clips, self._held_out = (data.Clips(path, device) for path in duel.clips)
-        self._network = duel.generator.to(device).train()
+    def __init__(self, duel: Duel, engine: Engine):
+        self._duel, self._engine, self._s = duel, engine, duel.settings
+        clips, self._held_out = (data.Clips(path, ids) for path, ids in zip(duel.clips, duel.ids, strict=True))
+        share = data.Share(self._s.batch_size, self._s.accumulate, engine.rank, engine.ranks)
+        self.feed = data.Feed(clips, share, duel.seed, engine.device, duel.how.workers)
+        self._network = engine.prepare(duel.generator)
         random = seeds.generator(duel.seed, "heads")
-        self._heads = Discriminator(duel.encoder.to(device), self._s.heads, self._s.head_channels, random).to(device)
-        moving, groups = _moving(self._network, duel.mechanism, self._s.generator.lr)
-        self.generator = Learner("generator", moving, self._s.generator, steps, accelerator, self._s.ema_decay, groups)
-        self.discriminator = Learner("discriminator", self._heads, self._s.discriminator, steps, accelerator)
+        heads = Discriminator(engine.place(duel.encoder), self._s.heads, self._s.head_channels, random)
+        self._heads = heads.to(engine.device)
+        moving, groups = _moving(self._network, duel.mechanism, self._s)
+        steps = self._s.steps
+        self.generator = Learner("generator", moving, self._s.generator, steps, engine, self._s.ema_decay, groups)
+        self.discriminator = Learner("discriminator", self._heads, self._s.discriminator, steps, engine)
 
     def take(self, step: int) -> dict[str, float]:
-        """One turn of each half, on one batch; the discriminator sees the fakes that the generator just made."""
-        rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
-        random = seeds.generator(self._duel.seed, "step", step, rank)
-        batch = self._clips.batch(data.order(len(self._clips), self._s.batch_size, step, self._duel.seed, rank, ranks))
-        draws = adversarial.draw(batch.latents, self._s, random)
-        if self._duel.mechanism:
-            self._duel.mechanism.before_step(random)
-        g, told_g = self._generators_turn(step, batch, draws)
-        return told_g | self._discriminators_turn(step, batch, draws, g.fake_features)
+        """Both turns on every part, then both halves move; the discriminator sees the fakes the generator just made."""
+        told = []
+        for batch, generators in self.feed.parts(step):
+            if self._duel.mechanism:  # the same draw for every part, each with a graph of its own
+                self._duel.mechanism.before_step(seeds.generator(self._duel.seed, "step", step, "mechanism"))
+            rows = zip(batch.latents.split(1), generators, strict=True)
+            draws = data.stacked([adversarial.draw(x0, self._s, random) for x0, random in rows])
+            fakes, losses = self._generators_turn(step, batch, draws)
+            told.append(_floats(losses | self._discriminators_turn(step, batch, draws, fakes)))
+        moved = {"_g": self.generator.move(step), "_d": self.discriminator.move(step)}
+        means = {name: sum(row[name] for row in told) / len(told) for name in told[0]}
+        return means | {name + side: value for side, values in moved.items() for name, value in values.items()}
 
     def _generators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws):
-        with self._accelerator.autocast():
+        with self._engine.accelerator.autocast():
             g = adversarial.generator_terms(
-                self._network, self._heads, batch.latents, self._condition(batch), draws, self._s
+                self._network, self._heads, batch.latents, _condition(batch), draws, self._s
             )
         losses = {"loss_g": g.loss, "loss_rec": g.reconstruction, "loss_adv": g.adversarial} | self._penalty()
-        moved = self.generator.move(g.loss + losses.get("loss_penalty", 0.0), step)
-        return g, _floats(losses) | {"grad_norm_g": moved["grad_norm"], "lr_g": moved["lr"]}
+        self.generator.gather(g.loss + losses.get("loss_penalty", 0.0), step, self._s.accumulate)
+        return g.fake_features, losses
 
     def _penalty(self) -> dict[str, Tensor]:
         mechanism = self._duel.mechanism
@@ -117,36 +136,35 @@ class Turns:
 
     def _discriminators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws, fakes: list[Tensor]):
         gamma = self._s.r1_gamma * self._s.r1_every if step % self._s.r1_every == 0 else 0.0
-        with self._accelerator.autocast():
-            d = adversarial.discriminator_terms(self._heads, batch.latents, fakes, self._condition(batch), draws, gamma)
-        moved = self.discriminator.move(d.loss, step)
-        losses = {"loss_d": d.loss, "loss_r1": d.penalty, "d_real": d.real, "d_fake": d.fake}
-        return _floats(losses) | {"grad_norm_d": moved["grad_norm"], "lr_d": moved["lr"]}
+        with self._engine.accelerator.autocast():
+            d = adversarial.discriminator_terms(self._heads, batch.latents, fakes, _condition(batch), draws, gamma)
+        self.discriminator.gather(d.loss, step, self._s.accumulate)
+        return {"loss_d": d.loss, "loss_hinge": d.hinge, "loss_r1": d.penalty, "d_real": d.real, "d_fake": d.fake}
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def validate(self, step: int) -> dict[str, float]:
         """The averaged generator's reconstruction loss in one evaluation from pure noise, over the validation clips."""
-        one_step, losses = OneStep(self._network).eval(), []
+        one_step, losses, outputs = OneStep(self._network).eval(), [], []
         random = seeds.generator(self._duel.seed, "validation")
-        with self.generator.ema.swapped():
+        with self.generator.ema.swapped(), self._engine.accelerator.autocast():
             if self._duel.mechanism:
                 self._duel.mechanism.before_validation()
             for index in range(min(VALIDATION_CLIPS, len(self._held_out))):
-                clip = self._held_out.batch([index])
+                clip = self._held_out.batch([index], self._engine.device)
                 noise = torch.randn(clip.latents.shape, generator=random).to(clip.latents)
-                estimate = one_step(noise, *self._condition(clip))
-                losses.append(float(adversarial.pseudo_huber(estimate, clip.latents, self._s.huber_c)))
+                outputs.append(one_step(noise, *_condition(clip)).float())
+                losses.append(float(adversarial.pseudo_huber(outputs[-1], clip.latents, self._s.huber_c)))
         one_step.train()
-        return {"val_rec": sum(losses) / len(losses)}
-
-    def _condition(self, batch: data.Batch) -> Condition:
-        ids = self._duel.ids.to(batch.latents).expand(len(batch.latents), -1)
-        return Condition(batch.image_latents, batch.tokens, ids)
+        return {"val_rec": sum(losses) / len(losses), **self._duel.show(step, torch.cat(outputs))}
 
 
-def _moving(network: nn.Module, mechanism: Mechanism | None, lr: float):
+def _condition(batch: data.Batch) -> Condition:
+    return Condition(batch.image_latents, batch.tokens, batch.ids)
+
+
+def _moving(network: nn.Module, mechanism: Mechanism | None, settings: Adversarial):
     """The module that is trained, averaged and saved as one, and its parameters with their peak rates."""
-    groups = [([p for p in network.parameters() if p.requires_grad], lr)]
+    groups = optim.groups(network, settings.generator)
     if mechanism is None:
         return network, groups
     both = nn.ModuleDict({"network": network, "mechanism": mechanism.module.to(next(network.parameters()).device)})

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mobilevd.training import sharding
+
 
 class Ema:
     """The moving average of the trainable parameters of ``module``.
@@ -27,8 +29,8 @@ class Ema:
         """Move the average towards the weights of this moment."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        for name, p in self._live.items():
-            self.average[name].lerp_(p.detach(), 1 - decay)
+        live = [p.detach() for p in self._live.values()]
+        sharding.lerp(list(self.average.values()), live, 1 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -50,8 +52,15 @@ class Ema:
         """Continue from a saved average."""
         self.updates = updates
         for name, tensor in self.average.items():
-            tensor.copy_(average[name])
+            tensor.copy_(sharding.like(average[name], tensor))
 
+    @torch.no_grad()
     def _swap(self) -> None:
+        """Exchange the two without a copy; of split weights FSDP keeps views, so those are copied."""
         for name, p in self._live.items():
-            p.data, self.average[name] = self.average[name], p.data
+            if sharding.split(p):
+                own = p.detach().clone()
+                p.copy_(self.average[name])
+                self.average[name].copy_(own)
+            else:
+                p.data, self.average[name] = self.average[name], p.data

@@ -8,13 +8,13 @@ import math
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mobilevd.errors import MobileVDError
 from mobilevd.params import Optim
-from mobilevd.training import optim
+from mobilevd.training import optim, sharding
 from mobilevd.training.ema import Ema
+from mobilevd.training.engine import Engine
 
 
 class NonFiniteError(MobileVDError):
@@ -22,7 +22,7 @@ class NonFiniteError(MobileVDError):
 
 
 class Learner:
-    """One side of a training. Several processes are kept equal by averaging gradients, not by wrapping the module."""
+    """One side of a training: gradients are gathered over the parts of a step, then it moves once."""
 
     def __init__(
         self,
@@ -30,60 +30,86 @@ class Learner:
         module: nn.Module,
         settings: Optim,
         steps: int,
-        accelerator: Accelerator,
+        engine: Engine,
         ema_decay: float | None = None,
         groups: list[optim.Group] | None = None,
     ):
-        """``groups``: (parameters, peak learning rate); by default all that ask for a gradient, at settings.lr."""
-        self.name, self.module, self.settings, self.steps = name, module, settings, steps
-        self._accelerator = accelerator
-        groups = groups or [([p for p in module.parameters() if p.requires_grad], settings.lr)]
+        """``groups``: (parameters, peak learning rate); by default what the recipe's rates make of the module."""
+        self.name, self.module, self.settings, self.steps, self.engine = name, module, settings, steps, engine
+        self.slowed = 1.0
+        groups = groups or optim.groups(module, settings)
         self.params = [p for params, _ in groups for p in params]
-        self._optimizer = accelerator.prepare_optimizer(optim.adamw(groups, settings))
+        fused = not any(sharding.split(p) for p in self.params)
+        self._optimizer = engine.accelerator.prepare_optimizer(optim.make(groups, settings, fused))
         self.ema = None if ema_decay is None else Ema(module, ema_decay)
 
-    def move(self, loss: Tensor, step: int) -> dict[str, float]:
-        """One update at ``step`` (from 0). Returns grad_norm (before clipping) and lr. Errors: NonFiniteError."""
-        self._finite("loss", float(loss.detach()), step)
-        share = optim.share(step, self.steps, self.settings)
+    def gather(self, loss: Tensor, step: int, parts: int = 1) -> None:
+        """Add the gradients of one of ``parts`` equal parts of ``step`` (from 0). Errors: NonFiniteError.
+
+        Among several processes a bad loss is noticed by all of them at once, in the gradients, when they move.
+        """
+        if self.engine.ranks == 1:
+            self._finite("loss", float(loss.detach()), step)
+        self.engine.accelerator.backward(loss / parts)
+
+    def move(self, step: int) -> dict[str, float]:
+        """One update from what was gathered. Returns grad_norm (before clipping) and lr. Errors: NonFiniteError."""
+        share = optim.share(step, self.steps, self.settings) * self.slowed
         optim.set_share(self._optimizer, share)
-        self._accelerator.backward(loss)
-        self._average_gradients()
-        norm = float(self._accelerator.clip_grad_norm_(self.params, self.settings.max_grad_norm))
-        self._finite("gradient norm", norm, step)
+        told = {"grad_norm": self._clipped(step), "lr": share * self.settings.lr}
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.drop()
+        if self._optimizer.step_was_skipped:  # by fp16's loss scaler, which found an overflow and lowers its scale
+            return {"lr": told["lr"]}
         if self.ema is not None:
             self.ema.update()
-        return {"grad_norm": norm, "lr": share * self.settings.lr}
+        return told
 
-    @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes checkpoints."""
-        return self._accelerator.is_main_process
+    def drop(self) -> None:
+        """Forget what was gathered."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything a checkpoint must hold, by file name."""
+        """Everything a checkpoint must hold, by file name; every process must ask."""
         files = {self.name: self.module.state_dict(), f"{self.name}-optimizer": optim.pack(self._optimizer)}
-        return files if self.ema is None else {**files, f"{self.name}-ema": self.ema.average}
+        files |= {} if self.ema is None else {f"{self.name}-ema": self.ema.average}
+        return {file: {key: sharding.whole(t) for key, t in named.items()} for file, named in files.items()}
 
     def state(self) -> dict[str, Any]:
         """The plain values beside the tensors."""
-        return {"ema_updates": 0 if self.ema is None else self.ema.updates}
+        scaler = self.engine.accelerator.scaler
+        return {
+            "ema_updates": 0 if self.ema is None else self.ema.updates,
+            "slowed": self.slowed,
+            "scaler": {} if scaler is None else scaler.state_dict(),
+        }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Continue from what ``tensors`` and ``state`` gave."""
-        self.module.load_state_dict(tensors[self.name], strict=True)
+        own = self.module.state_dict()
+        stored = {key: sharding.like(t, own[key]) if key in own else t for key, t in tensors[self.name].items()}
+        self.module.load_state_dict(stored, strict=True)
         optim.unpack(self._optimizer, tensors[f"{self.name}-optimizer"])
         if self.ema is not None:
             self.ema.load(tensors[f"{self.name}-ema"], state["ema_updates"])
+        self.slowed = state["slowed"]
+        if self.engine.accelerator.scaler is not None:
+            self.engine.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def _average_gradients(self) -> None:
-        if self._accelerator.num_processes == 1:
-            return
+    @torch.no_grad()
+    def _clipped(self, step: int) -> float:
+        """Average the gradients over the processes (those of a split network are already), clip, return their norm."""
+        self.engine.accelerator.unscale_gradients(self._optimizer)
         for p in self.params:
-            grad = p.grad if p.grad is not None else torch.zeros_like(p)
-            p.grad = self._accelerator.reduce(grad, reduction="mean")
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        grads = [p.grad for p in self.params]
+        self.engine.average(g for g in grads if not sharding.split(g))
+        value = float(sharding.norm(grads))
+        if self.engine.accelerator.scaler is None:
+            self._finite("gradient norm", value, step)
+        sharding.scale(grads, min(1.0, self.settings.max_grad_norm / (value + 1.0e-6)))
+        return value
 
     def _finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):

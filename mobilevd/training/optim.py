@@ -1,28 +1,58 @@
-"""AdamW whose learning rate is a function of the step: linear warm-up, then constant or cosine.
+"""Optimizers by the recipe: parameters grouped by name, each with its peak rate; the rate is a function of the step.
 
 **Keeps** the optimizer's state as named tensors, so that it can be written without a pickle
 (``tests/training/test_optim.py``).
 """
 
+import importlib
 import math
+import re
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from mobilevd.errors import RecipeError
 from mobilevd.params import Optim
+from mobilevd.training import sharding
 
 Group = tuple[Iterable[nn.Parameter], float]
+LIBRARY = {"adamw_8bit": ("bitsandbytes.optim", "AdamW8bit"), "sm3": ("pytorch_optimizer", "SM3")}
+NUMBER = "#"  # ends the name of a plain number in a packed state
 
 
-def adamw(groups: list[Group], settings: Optim) -> torch.optim.AdamW:
-    """AdamW over (parameters, peak learning rate) pairs."""
-    return torch.optim.AdamW(
-        [{"params": list(params), "lr": lr, "peak_lr": lr} for params, lr in groups],
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+def groups(module: nn.Module, settings: Optim) -> list[Group]:
+    """The parameters that ask for a gradient, one group per peak rate; those at rate 0 stop asking for one.
+
+    Errors: RecipeError when a rate matches no parameter, or nothing is left to move.
+    """
+    found: dict[float, list[nn.Parameter]] = {}
+    unmatched = {rate.match for rate in settings.rates}
+    for name, p in module.named_parameters():
+        rate = next((rate for rate in settings.rates if re.search(rate.match, name)), None)
+        if p.requires_grad:
+            found.setdefault(settings.lr if rate is None else rate.lr, []).append(p)
+        unmatched -= {rate.match} if rate else set()
+    for p in found.pop(0.0, []):
+        p.requires_grad_(False)
+    if unmatched or not found:
+        some = ", ".join(name for name, _ in list(module.named_parameters())[:3])
+        what = "A rate matches no parameter" if unmatched else "No parameter is left to train"
+        got = ", ".join(sorted(unmatched)) or "every rate is 0"
+        raise RecipeError(what, got=got, allowed=f"part of a name such as {some}", where="rates of the stage's optim")
+    return [(params, lr) for lr, params in found.items()]
+
+
+def make(groups: list[Group], settings: Optim, fused: bool = True) -> torch.optim.Optimizer:
+    """The recipe's optimizer over (parameters, peak learning rate) pairs. Errors: RecipeError without its library."""
+    given = [{"params": list(params), "lr": lr, "peak_lr": lr} for params, lr in groups]
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(given, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
+    kind = _from_library(settings.kind)
+    if settings.kind == "sm3":
+        _refuse_decay(settings)
+        return kind(given, lr=settings.lr, momentum=settings.betas[0], beta=settings.betas[1])
+    return kind(given, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def share(step: int, steps: int, settings: Optim) -> float:
@@ -42,15 +72,42 @@ def set_share(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as ``index.name`` → tensor."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, s in state.items() for name, value in s.items()}
+    """The optimizer's state as ``index.name`` → tensor; a list's items get a number each, a plain number a mark."""
+    packed = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            mark = "" if isinstance(value, Tensor) else NUMBER
+            packed[f"{index}.{name}{mark}"] = torch.as_tensor(value)
+    return packed
 
 
 def unpack(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what ``pack`` took from an optimizer over the same parameters."""
-    state: dict[int, dict[str, Tensor]] = {}
+    """Put back what ``pack`` took, made whole, from an optimizer over the same parameters."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor | float]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
+        own = params[int(index)]
+        value = sharding.like(tensor, own) if tensor.shape == own.shape else tensor
+        plain = name.endswith(NUMBER)
+        state.setdefault(int(index), {})[name.removesuffix(NUMBER)] = tensor.item() if plain else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _from_library(kind: str) -> type[torch.optim.Optimizer]:
+    module, name = LIBRARY[kind]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        package = module.split(".")[0].replace("_", "-")
+        raise RecipeError(
+            "The optimizer's library is not installed",
+            got=f"{kind}: {error}",
+            allowed="adamw, which needs none",
+            where=f"pip install {package}, or kind: of the stage's optim",
+        ) from None
+
+
+def _refuse_decay(settings: Optim) -> None:
+    if settings.weight_decay:
+        raise RecipeError("sm3 has no weight decay", got=settings.weight_decay, allowed="0", where="weight_decay")

@@ -5,70 +5,87 @@ is, the caller knows.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mobilevd.params import Finetune
-from mobilevd.training import data, loop, seeds
+from mobilevd.params import Finetune, Training
+from mobilevd.training import data, loop
 from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.engine import Engine
+from mobilevd.training.health import Watch
 from mobilevd.training.learner import Learner
 
-Loss = Callable[[data.Batch, torch.Generator], Tensor]
-Score = Callable[[data.Clips], float]
+Loss = Callable[[data.Batch, list[torch.Generator]], Tensor]
+Score = Callable[[data.Clips, int], dict[str, float]]
 
 
-def train(
-    network: nn.Module,
-    loss: Loss,
-    score: Score,
-    *,
-    clips: tuple[Path, Path],
-    settings: Finetune,
-    seed: int,
-    label: str,
-    checkpoints: Checkpoints | None = None,
-) -> loop.Curves:
+@dataclass(frozen=True)
+class Lesson:
+    """What one supervised training needs.
+
+    ``loss`` of a batch, with a generator for each of its clips; ``score`` the validation clips at a step: val_loss, and
+    what else is to be recorded. ``ids`` [N 3] or [1 3]: the added ids of the training clips, [1 3] of the others.
+    """
+
+    network: nn.Module
+    loss: Loss
+    score: Score
+    clips: tuple[Path, Path]
+    ids: tuple[Tensor, Tensor]
+    settings: Finetune
+    seed: int
+    label: str
+    how: Training = field(default_factory=Training)
+    checkpoints: Checkpoints | None = None
+
+
+def train(lesson: Lesson) -> loop.Run:
     """Train on the first of ``clips``, score the averaged weights on the second; leave the average in ``network``.
 
-    Returns the curves loss, grad_norm, lr (every step) and val_loss (at 0, every validate_every steps, at the end).
+    The curves are loss, grad_norm, lr (every step) and what ``score`` gives (at 0, every validate_every, at the end).
     """
-    accelerator = Accelerator()
-    shown, held_out = (data.Clips(path, accelerator.device) for path in clips)
-    learner = Learner(
-        "network",
-        network.to(accelerator.device).train(),
-        settings.optim,
-        settings.steps,
-        accelerator,
-        settings.ema_decay,
-    )
-    rank, ranks = accelerator.process_index, accelerator.num_processes
+    engine, s, network = Engine(lesson.how), lesson.settings, lesson.network
+    shown, held_out = (data.Clips(path, ids) for path, ids in zip(lesson.clips, lesson.ids, strict=True))
+    share = data.Share(s.batch_size, s.accumulate, engine.rank, engine.ranks)
+    feed = data.Feed(shown, share, lesson.seed, engine.device, lesson.how.workers)
+    engine.prepare(network)
+    learner = Learner("network", network, s.optim, s.steps, engine, s.ema_decay)
 
     def step(k: int) -> dict[str, float]:
-        batch = shown.batch(data.order(len(shown), settings.batch_size, k, seed, rank, ranks))
-        with accelerator.autocast():
-            value = loss(batch, seeds.generator(seed, "step", k, rank))
-        return {"loss": float(value.detach()), **learner.move(value, k)}
+        losses = []
+        for part in feed.parts(k):
+            with engine.accelerator.autocast():
+                loss = lesson.loss(part.batch, part.generators)
+            learner.gather(loss, k, s.accumulate)
+            losses.append(float(loss.detach()))
+        return {"loss": sum(losses) / len(losses), **learner.move(k)}
 
     @torch.no_grad()
-    def validate() -> dict[str, float]:
+    def validate(k: int) -> dict[str, float]:
         network.eval()
-        with learner.ema.swapped():
-            value = score(held_out)
+        with learner.ema.swapped(), engine.accelerator.autocast():
+            values = lesson.score(held_out, k)
         network.train()
-        return {"val_loss": value}
+        return values
 
-    curves = loop.run(
-        step,
-        settings.steps,
-        [learner],
-        label=label,
-        checkpoints=checkpoints,
-        validate=validate,
-        validate_every=settings.validate_every,
+    trained = loop.run(
+        loop.Training(
+            step,
+            s.steps,
+            [learner],
+            lesson.label,
+            validate,
+            s.validate_every,
+            lesson.checkpoints,
+            lesson.how.checkpoint_every,
+            score="val_loss",
+            leave_best=lesson.how.leave == "best",
+            watch=Watch(lesson.how.health),
+        )
     )
+    trained.seconds["clips"] = feed.seconds
     learner.ema.copy_to_module()
-    return curves
+    return trained

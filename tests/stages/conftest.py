@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from mobilevd.artifacts import StageRecord, seal, write_json
 from mobilevd.params import check
 from mobilevd.svd.unet import VideoUNet, config_of
+from mobilevd.video import store
 
 CONFIG = tiny_svd.UNET | {"in_channels": 16, "out_channels": 8, "num_frames": 3}
 LEVEL = 1.5
@@ -64,7 +65,12 @@ def prepared(tmp_path):
                 "tokens": torch.randn(count, 1, 16, generator=g).half(),
             }
             save_file(tensors, folder / f"{side}.safetensors")
-        values = {"recipe_digest": recipe.digest, "data_md5": "0" * 32, "artifacts": {"latents": seal(folder)}}
+        g = torch.Generator().manual_seed(2)
+        with store.ClipFile(folder.parent / "clips" / "train.safetensors", recipe.clip) as clips:
+            for _ in range(4):
+                clips.append(torch.randint(0, 256, (3, 3, 64, 64), generator=g).byte())
+        artifacts = {"latents": seal(folder), "clips": seal(folder.parent / "clips")}
+        values = {"recipe_digest": recipe.digest, "data_md5": "0" * 32, "artifacts": artifacts}
         return {"prepare": StageRecord(stage="prepare", **values)}
 
     return make
@@ -108,15 +114,15 @@ def killed_at(monkeypatch):
     from mobilevd.training import loop
 
     def arm(k: int) -> type[Exception]:
-        record, armed = loop._record, [True]
+        record, armed = loop._Loop._record, [True]
 
-        def dying(curves, step, values):
+        def dying(self, step, values):
             if armed[0] and step == k:
                 armed[0] = False
                 raise KilledError
-            record(curves, step, values)
+            record(self, step, values)
 
-        monkeypatch.setattr(loop, "_record", dying)
+        monkeypatch.setattr(loop._Loop, "_record", dying)
         return KilledError
 
     return arm

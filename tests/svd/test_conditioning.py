@@ -69,3 +69,8 @@ def test_ids_equal_what_diffusers_feeds_for_seven_frames_a_second():
     )
     theirs = pipe._get_add_time_ids(7 - 1, 127, 0.02, torch.float32, 3, 1, False)
     torch.testing.assert_close(conditioning.added_ids(3, 7.0, 127, 0.02), theirs)
+
+
+def test_the_usual_clip_has_the_usual_bucket_half_its_motion_half_and_much_motion_the_last():
+    assert conditioning.motion_buckets([0.02, 0.01, 0.005, 0.5, 0.0]) == [254, 127, 64, 255, 0]
+    assert conditioning.motion_buckets([0.0, 0.0]) == [0, 0]

@@ -62,15 +62,15 @@ def killed_at(monkeypatch):
     from mobilevd.training import loop
 
     def arm(k: int) -> type[Exception]:
-        record, armed = loop._record, [True]
+        record, armed = loop._Loop._record, [True]
 
-        def dying(curves, step, values):
+        def dying(self, step, values):
             if armed[0] and step == k:
                 armed[0] = False
                 raise KilledError
-            record(curves, step, values)
+            record(self, step, values)
 
-        monkeypatch.setattr(loop, "_record", dying)
+        monkeypatch.setattr(loop._Loop, "_record", dying)
         return KilledError
 
     return arm

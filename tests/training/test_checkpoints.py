@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from mobilevd.errors import IntegrityError
-from mobilevd.training.checkpoints import KEEP, Checkpoints
+from mobilevd.errors import IntegrityError, RecipeError
+from mobilevd.training.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -35,10 +38,86 @@ def test_the_newest_intact_one_is_found_behind_a_damaged_and_an_unfinished_one(c
     assert checkpoints.newest().step == 1
 
 
-def test_only_the_newest_are_kept(checkpoints):
-    for step in range(1, KEEP + 3):
-        _save(checkpoints, step)
-    assert len(list(checkpoints.folder.iterdir())) == KEEP
+def test_the_last_the_best_and_the_last_healthy_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "this training", keep_last=2)
+    for step, score in enumerate((5.0, 1.0, 4.0, 3.0, 2.0, 2.5), 1):
+        checkpoints.save(step, {}, {}, score, healthy=step == 3)
+    assert _kept(tmp_path) == [2, 3, 5, 6]
+    assert checkpoints.best().step == 2
+    assert checkpoints.newest().step == 6
+    assert checkpoints.newest(healthy=True).step == 3
+
+
+def test_the_best_is_not_kept_when_the_recipe_does_not_ask(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "this training", keep_last=3, keep_best=False)
+    for step in range(1, 6):
+        checkpoints.save(step, {}, {}, score=float(step))
+    assert _kept(tmp_path) == [3, 4, 5]
+
+
+def _kept(folder):
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flip", "missing", "state", "manifest"])
+def test_a_damaged_one_is_passed_over_and_named(checkpoints, damage):
+    _save(checkpoints, 1)
+    newest = _save(checkpoints, 2)
+    path = newest / {"flip": "network.safetensors", "missing": "network.safetensors"}.get(damage, f"{damage}.json")
+    if damage == "missing":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert checkpoints.newest().step == 1
+    assert len(checkpoints.passed_over) == 1
+    assert checkpoints.passed_over[0].startswith("step-00000002: ")
+    assert _save(checkpoints, 3).is_dir()
+
+
+def test_when_all_are_damaged_nothing_starts_afresh(checkpoints):
+    (_save(checkpoints, 1) / "network.safetensors").unlink()
+    with pytest.raises(IntegrityError, match="No checkpoint of this training is intact"):
+        checkpoints.newest()
+
+
+def test_a_folder_to_resume_from_that_is_not_there_or_empty_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, why in [("nowhere", "no such folder"), ("empty", "no checkpoint in it")]:
+        with pytest.raises(RecipeError, match=why):
+            Checkpoints(tmp_path / "own", "this training", resume=tmp_path / name)
+
+
+def test_checkpoints_from_elsewhere_are_gone_on_from_until_there_are_own_ones(checkpoints, tmp_path):
+    _save(checkpoints, 4)
+    resumed = Checkpoints(tmp_path / "own", "this training", resume=checkpoints.folder)
+    assert resumed.newest().step == 4
+    _save(resumed, 5)
+    assert resumed.newest().step == 5
+    resumed.clear()
+    assert checkpoints.newest().step == 4
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from mobilevd.training.checkpoints import Checkpoints, NotWrittenError
+
+checkpoints = Checkpoints(Path(sys.argv[1]), "this training")
+checkpoints.save(1, {"network": {"w": torch.ones(10)}}, {})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    checkpoints.save(2, {"network": {"w": torch.ones(10_000)}}, {})
+except NotWrittenError as error:
+    print(error, sorted(p.name for p in Path(sys.argv[1]).iterdir()), checkpoints.newest().step)
+"""
+
+
+def test_a_disk_that_takes_no_more_leaves_the_older_one_and_no_rest(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path / "c"], capture_output=True, text=True, check=True)
+    assert "The checkpoint of step 2 could not be written" in done.stdout
+    assert done.stdout.endswith("['step-00000001'] 1\n")
 
 
 def test_another_trainings_checkpoint_is_refused(checkpoints):

@@ -6,9 +6,10 @@ from torch import nn
 
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
-from mobilevd.params import Adversarial
+from mobilevd.params import Adversarial, Training
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.engine import Engine
 
 SETTINGS = Adversarial(
     steps=3,
@@ -26,7 +27,7 @@ def make(video_unet, write_clips, tmp_path):
         clips = (write_clips("train"), write_clips("validation", 2))
         checkpoints = Checkpoints(tmp_path / folder, "test") if folder else None
         ids = torch.tensor([[6.0, 127.0, 0.02]])
-        fight = duel.Duel(video_unet(0), video_unet(1), clips, ids, SETTINGS, 0, "t", checkpoints)
+        fight = duel.Duel(video_unet(0), video_unet(1), clips, (ids, ids), SETTINGS, 0, "t", checkpoints=checkpoints)
         return dataclasses.replace(fight, **changes)
 
     return build
@@ -38,7 +39,7 @@ def _weights(module):
 
 def test_generator_and_heads_move_and_the_frozen_encoder_does_not(make):
     fight = make()
-    turns = duel.Turns(fight, duel.Accelerator())
+    turns = duel.Turns(fight, Engine(Training()))
     before = [_weights(m) for m in (fight.generator, turns._heads, fight.encoder)]
     turns.take(0)
     after = [_weights(m) for m in (fight.generator, turns._heads, fight.encoder)]
@@ -50,12 +51,12 @@ def test_generator_and_heads_move_and_the_frozen_encoder_does_not(make):
 
 
 def test_no_part_of_the_frozen_encoder_is_in_a_checkpoint(make):
-    turns = duel.Turns(make(), duel.Accelerator())
+    turns = duel.Turns(make(), Engine(Training()))
     assert all(name.startswith("heads.") for name in turns.discriminator.tensors()["discriminator"])
 
 
 def test_curves_hold_both_halves_and_the_validation(make):
-    curves = duel.train(make())
+    curves = duel.train(make()).curves
     assert {"loss_g", "loss_rec", "loss_adv", "loss_d", "loss_r1", "d_real", "d_fake", "val_rec"} <= set(curves)
     assert [k for k, _ in curves["loss_g"]] == [1, 2, 3]
     assert [k for k, _ in curves["val_rec"]] == [0, 1, 2, 3]
@@ -63,16 +64,16 @@ def test_curves_hold_both_halves_and_the_validation(make):
 
 
 def test_a_killed_duel_continues_with_identical_losses(make, killed_at):
-    whole = duel.train(make("whole"))
+    whole = duel.train(make("whole")).curves
     with pytest.raises(killed_at(2)):
         duel.train(make("killed"))
     resumed = make("killed")
-    assert duel.train(resumed) == whole
+    assert duel.train(resumed).curves == whole
 
 
 def test_the_generator_is_left_with_its_average(make):
     fight = make()
-    turns = duel.Turns(fight, duel.Accelerator())
+    turns = duel.Turns(fight, Engine(Training()))
     turns.take(0)
     average = {name: tensor.clone() for name, tensor in turns.generator.ema.average.items()}
     turns.generator.ema.copy_to_module()
@@ -88,12 +89,12 @@ def test_a_mechanism_learns_with_the_generator_at_its_own_rate_and_survives_a_ki
         return dataclasses.replace(plain, mechanism=duel.Mechanism(blocks, 0.05, draw, settle)), blocks
 
     whole, blocks = fight("whole")
-    curves = duel.train(whole)
+    curves = duel.train(whole).curves
     assert float(blocks.logits.detach().abs().max()) > 0.01
     with pytest.raises(killed_at(3)):
         duel.train(fight("killed")[0])
     again, resumed = fight("killed")
-    assert duel.train(again) == curves
+    assert duel.train(again).curves == curves
     assert torch.equal(resumed.logits, blocks.logits)
 
 
@@ -103,7 +104,7 @@ def test_a_mechanisms_penalty_is_part_of_what_the_generator_descends(make):
         outside = nn.ParameterDict({"value": nn.Parameter(torch.ones(()))})
         penalty = lambda: weight * outside["value"].abs()  # noqa: E731
         mechanism = duel.Mechanism(outside, 0.05, lambda _: None, lambda: None, penalty)
-        told = duel.Turns(dataclasses.replace(plain, mechanism=mechanism), duel.Accelerator()).take(0)
+        told = duel.Turns(dataclasses.replace(plain, mechanism=mechanism), Engine(Training())).take(0)
         return float(outside["value"].detach()), told
 
     (shrunk, told), (still, _) = value_after(2.0), value_after(0.0)

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from accelerate import Accelerator
 
-from mobilevd.params import Optim
+from mobilevd.params import Optim, Training
 from mobilevd.training import loop, seeds
 from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.engine import Engine
 from mobilevd.training.learner import Learner
 
 
@@ -14,22 +14,21 @@ def train(linear, tmp_path):
 
     def run(folder: str = "one", steps: int = 7, every: int = 2):
         settings = Optim(lr=0.05, warmup_steps=2, schedule="cosine")
-        learner = Learner("network", linear(), settings, steps, Accelerator(), ema_decay=0.9)
+        learner = Learner("network", linear(), settings, steps, Engine(Training()), ema_decay=0.9)
 
         def step(k):
             x = torch.randn(2, 4, generator=seeds.generator(0, "step", k))
             loss = (learner.module(x) - x).square().mean()
-            return {"loss": float(loss.detach()), **learner.move(loss, k)}
+            learner.gather(loss, k)
+            return {"loss": float(loss.detach()), **learner.move(k)}
 
-        def validate():
+        def validate(k):
             with learner.ema.swapped():
                 return {"val": float(learner.module(torch.ones(1, 4)).square().sum())}
 
         checkpoints = Checkpoints(tmp_path / folder, "test")
-        curves = loop.run(
-            step, steps, [learner], label="t", checkpoints=checkpoints, validate=validate, validate_every=every
-        )
-        return curves, learner
+        trained = loop.run(loop.Training(step, steps, [learner], "t", validate, every, checkpoints))
+        return trained.curves, learner
 
     return run
 
@@ -62,7 +61,7 @@ def test_a_resumed_training_does_not_repeat_finished_steps(train, killed_at, mon
     with pytest.raises(killed_at(6)):
         train("killed")
     asked = []
-    track = loop.track
-    monkeypatch.setattr(loop, "track", lambda steps, total, label: track(asked.extend(steps) or steps, total, label))
+    step = loop._Loop._step
+    monkeypatch.setattr(loop._Loop, "_step", lambda self, k: asked.append(k) or step(self, k))
     train("killed")
     assert asked == [4, 5, 6]

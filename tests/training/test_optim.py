@@ -21,7 +21,7 @@ def test_cosine_falls_from_one_to_almost_nothing():
 
 def test_every_group_gets_the_share_of_its_own_peak(linear):
     network = linear()
-    optimizer = optim.adamw([([network.weight], 0.1), ([network.bias], 0.02)], Optim(lr=0.1))
+    optimizer = optim.make([([network.weight], 0.1), ([network.bias], 0.02)], Optim(lr=0.1))
     optim.set_share(optimizer, 0.5)
     assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.01]
 
@@ -29,7 +29,7 @@ def test_every_group_gets_the_share_of_its_own_peak(linear):
 def test_a_step_is_adamws_own(linear):
     network, w0 = linear(), linear().weight.detach()
     settings = Optim(lr=0.1, betas=(0.5, 0.99), weight_decay=0.2)
-    optimizer = optim.adamw([([network.weight], settings.lr)], settings)
+    optimizer = optim.make([([network.weight], settings.lr)], settings)
     network.weight.grad = torch.full_like(w0, 3.0)
     optimizer.step()
     torch.testing.assert_close(network.weight.detach(), w0 * (1 - 0.1 * 0.2) - 0.1 * 3.0 / (3.0 + 1e-8))
@@ -41,7 +41,7 @@ def test_state_packed_and_unpacked_continues_alike(linear):
             network.weight.grad = torch.full_like(network.weight, 1.0 + k)
             optimizer.step()
 
-    make = lambda network: optim.adamw([([network.weight], 0.1)], Optim(lr=0.1))  # noqa: E731
+    make = lambda network: optim.make([([network.weight], 0.1)], Optim(lr=0.1))  # noqa: E731
     one, other = linear(), linear()
     first, second = make(one), make(other)
     moved(one, first, 3)

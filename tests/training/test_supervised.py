@@ -18,18 +18,20 @@ def train(linear, write_clips, tmp_path):
         with torch.no_grad():
             network[0].weight.fill_(0.1)
 
-        def loss(batch, generator):
-            x = batch.tokens[:, 0] + torch.randn(batch.tokens[:, 0].shape, generator=generator)
+        def loss(batch, generators):
+            noise = torch.stack([torch.randn(16, generator=generator) for generator in generators])
+            x = batch.tokens[:, 0] + noise
             return (network(x) - batch.tokens[:, 0, :4]).square().mean()
 
-        def score(clips):
-            return float(network(clips.batch([0]).tokens[:, 0]).square().mean())
+        def score(clips, step):
+            return {"val_loss": float(network(clips.batch([0]).tokens[:, 0]).square().mean())}
 
         clips = (write_clips("train"), write_clips("validation", 2))
         checkpoints = Checkpoints(tmp_path / folder, "test")
-        options = {"clips": clips, "settings": SETTINGS, "seed": seed, "label": "t", "checkpoints": checkpoints}
         torch.nn.init.zeros_(network[0].bias)
-        return supervised.train(network, loss, score, **options), network, score, clips
+        ids = (torch.zeros(1, 3),) * 2
+        lesson = supervised.Lesson(network, loss, score, clips, ids, SETTINGS, seed, "t", checkpoints=checkpoints)
+        return supervised.train(lesson).curves, network, score, clips
 
     return run
 
@@ -56,4 +58,4 @@ def test_the_network_is_left_with_the_weights_that_the_last_score_saw(train):
 
     curves, network, score, clips = train()
     assert network.training
-    assert score(Clips(clips[1])) == pytest.approx(curves["val_loss"][-1][1], rel=1e-6)
+    assert score(Clips(clips[1]), 5)["val_loss"] == pytest.approx(curves["val_loss"][-1][1], rel=1e-6)

@@ -1,0 +1,66 @@
+"""The machine under a training: processes, precision, memory; and what the processes must agree on.
+
+**Keeps** two processes with batch 1 have the losses of one with batch 2; so has a network split over them
+(``tests/training/test_processes.py``). Gradients are averaged by hand, not by wrapping modules in DDP: R1
+differentiates through the heads twice, which DDP's hooks do not allow.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mobilevd.params import Training
+from mobilevd.training import sharding
+
+PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class Engine:
+    """accelerate as the recipe's section ``training`` asks for it."""
+
+    def __init__(self, settings: Training):
+        self.settings = settings
+        on_cpu = not torch.cuda.is_available()
+        self.accelerator = Accelerator(mixed_precision=PRECISION[settings.precision], cpu=on_cpu)
+        self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
+        self.rank, self.ranks = self.accelerator.process_index, self.accelerator.num_processes
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """The network that is trained, in place: on its device, and as lean as the recipe asks."""
+        network.to(self.device).train()
+        if self.settings.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        if self.settings.shard:
+            sharding.shard(network, self.device, self.settings.precision)
+        if self.settings.compile:
+            network.compile()
+        return network
+
+    def place(self, frozen: nn.Module) -> nn.Module:
+        """A network that only passes gradients on, in place: on the device, with as little kept for them."""
+        if self.settings.gradient_checkpointing:
+            frozen.enable_gradient_checkpointing()
+        return frozen.to(self.device)
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes, in one exchange."""
+        tensors = list(tensors)
+        if self.ranks == 1 or not tensors:
+            return
+        flat = self.accelerator.reduce(torch.cat([t.reshape(-1) for t in tensors]), reduction="mean")
+        for t, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            t.copy_(mean.view_as(t))
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Every value's mean over the processes, so that all of them record and decide the same."""
+        if self.ranks == 1:
+            return values
+        together = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        self.average([together])
+        return dict(zip(values, together.tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is up on any process."""
+        return self.mean({"flag": float(flag)})["flag"] > 0.0
