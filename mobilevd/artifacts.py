@@ -100,14 +100,27 @@ def verify(folder: Path, expected: str | None = None) -> None:
         raise IntegrityError("The folder has no manifest", got=str(folder), allowed=f"a folder with {MANIFEST}")
     if expected is not None and file_sha256(manifest) != expected:
         raise IntegrityError("The manifest changed", got=file_sha256(manifest), allowed=expected, where=str(manifest))
-    listed = _listed(manifest)
-    for name, digest in listed.items():
+    wanted = listed(manifest)
+    for name, digest in wanted.items():
         _verify_file(folder, name, digest)
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if _counts(p, folder)}
-    if extra := sorted(present - listed.keys()):
+    if extra := sorted(present - wanted.keys()):
         raise IntegrityError(
             "The folder holds files its manifest does not list", got=", ".join(extra), where=str(folder)
         )
+
+
+def listed(manifest: Path) -> dict[str, str]:
+    """The files of a manifest. Errors: IntegrityError when it cannot be read, or a name in it leaves the folder."""
+    try:
+        files = Manifest.model_validate_json(manifest.read_bytes()).files
+    except ValidationError:
+        raise IntegrityError("The manifest cannot be read", got=str(manifest), allowed="as seal() wrote it") from None
+    home = manifest.parent.resolve()
+    for name in files:
+        if not (home / name).resolve().is_relative_to(home):
+            raise IntegrityError("A manifest entry leaves its folder", got=name, where=str(manifest))
+    return files
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -123,17 +136,8 @@ def _counts(path: Path, folder: Path) -> bool:
     return path.is_file() and path != folder / MANIFEST and not path.name.endswith(".part")
 
 
-def _listed(manifest: Path) -> dict[str, str]:
-    try:
-        return Manifest.model_validate_json(manifest.read_bytes()).files
-    except ValidationError:
-        raise IntegrityError("The manifest cannot be read", got=str(manifest), allowed="as seal() wrote it") from None
-
-
 def _verify_file(folder: Path, name: str, digest: str) -> None:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise IntegrityError("A manifest entry leaves its folder", got=name, where=str(folder / MANIFEST))
+    path = folder / name
     if not path.is_file():
         raise IntegrityError("A file is missing", got=name, where=str(folder))
     if file_sha256(path) != digest:

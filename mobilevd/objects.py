@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,13 @@ from mobilevd.errors import MobileVDError
 
 BUSY, TAKEN, GONE = "ConditionalRequestConflict", "PreconditionFailed", "NoSuchKey"
 TRIES = 8
+REMEDIES = {
+    "NoSuchBucket": "a bucket that exists",
+    "InvalidAccessKeyId": "a key that this store knows: AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret that belongs to the key: AWS_SECRET_ACCESS_KEY",
+    "AccessDenied": "a key that may read and write here",
+    "NoSuchKey": "an object that is there",
+}
 
 
 def at(address: str) -> "Folder | Bucket":
@@ -32,6 +40,16 @@ def at(address: str) -> "Folder | Bucket":
     raise MobileVDError("Objects cannot lie there", got=address, allowed="a folder, or s3://bucket/prefix")
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """The kinds of errors that S3 and its client raise; none where the client is not installed."""
+    if find_spec("boto3") is None:
+        return ()
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return Boto3Error, BotoCoreError, ClientError
+
+
 class Folder:
     """Files of one folder. A file appears by ``link``, which fails where one exists, after its bytes were synced."""
 
@@ -40,13 +58,13 @@ class Folder:
 
     def names(self) -> list[str]:
         """The names of all objects, sorted."""
-        with self._told():
+        with self.told():
             files = self.folder.iterdir() if self.folder.exists() else ()
             return sorted(path.name for path in files if not path.name.startswith("."))
 
     def read(self, name: str) -> bytes | None:
         """The object whole; None where there is none."""
-        with self._told():
+        with self.told():
             try:
                 return (self.folder / name).read_bytes()
             except FileNotFoundError:
@@ -54,7 +72,7 @@ class Folder:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object; False, with nothing changed, when there is one of that name."""
-        with self._told():
+        with self.told():
             self.folder.mkdir(parents=True, exist_ok=True)
             aside = self.folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"  # a name that is never listed
             try:
@@ -65,7 +83,8 @@ class Folder:
             _sync(self.folder)
         return created
 
-    def _told(self) -> Any:
+    def told(self) -> Any:
+        """Errors of the disk inside become MobileVDError, naming the folder."""
         return _told(str(self.folder), OSError)
 
 
@@ -78,12 +97,12 @@ class Bucket:
 
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         config = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=30)
-        with self._told():
+        with self.told():
             self.client = boto3.Session().client("s3", config=config)  # its own: reads the environment now
 
     def names(self) -> list[str]:
         """The names of all objects, sorted."""
-        with self._told():
+        with self.told():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
             keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return sorted(key.removeprefix(self.prefix) for key in keys if not key.endswith("/"))
@@ -92,17 +111,38 @@ class Bucket:
         """The object whole; None where there is none."""
         from botocore.exceptions import ClientError
 
-        with self._told():
+        with self.told():
             try:
-                return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
+                return self.client.get_object(**self.at(name))["Body"].read()
             except ClientError as error:
                 if _code(error) == GONE:
                     return None
                 raise
 
+    def head(self, name: str) -> dict[str, Any] | None:
+        """What S3 says about an object; None where there is none."""
+        from botocore.exceptions import ClientError
+
+        with self.told():
+            try:
+                return self.client.head_object(**self.at(name))
+            except ClientError as error:
+                if _code(error) == GONE:
+                    return None
+                raise
+
+    def check(self) -> None:
+        """Errors: MobileVDError when there is no such bucket; some servers would make one at the first write."""
+        with self.told():
+            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+
+    def at(self, name: str) -> dict[str, str]:
+        """Where the object lies, in boto3's words."""
+        return {"Bucket": self.bucket, "Key": self.prefix + name}
+
     def create(self, name: str, data: bytes) -> bool:
         """Write a new object; False, with nothing changed, when there is one of that name."""
-        with self._told():
+        with self.told():
             for attempt in range(TRIES):
                 if (code := self._put(name, data)) != BUSY:
                     return code is None
@@ -113,19 +153,16 @@ class Bucket:
         from botocore.exceptions import ClientError
 
         try:
-            self.client.put_object(
-                Bucket=self.bucket, Key=self.prefix + name, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256"
-            )
+            self.client.put_object(Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256", **self.at(name))
         except ClientError as error:
             if _code(error) in (BUSY, TAKEN):
                 return _code(error)
             raise
         return None
 
-    def _told(self) -> Any:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        return _told(f"s3://{self.bucket}/{self.prefix}", BotoCoreError, ClientError)
+    def told(self) -> Any:
+        """Errors of S3 inside become MobileVDError, naming the bucket and what was wrong."""
+        return _told(f"s3://{self.bucket}/{self.prefix}", *failures())
 
 
 @contextmanager
@@ -134,16 +171,22 @@ def _told(where: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         raise MobileVDError(
-            "The store of the ledger does not answer as it should",
+            "The store does not answer as it should",
             got=f"{type(error).__name__}: {error}",
-            allowed="an address that can be read and written",
+            allowed=REMEDIES.get(_code(error), "an address that can be read and written"),
             where=where,
         ) from None
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether asking again may help: a cut connection or a server's own trouble, not a refusal."""
+    status = (getattr(error, "response", None) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    return status >= 500 or status == 429
+
+
 def _code(error: Any) -> str:
-    """S3's name of what went wrong; some servers give the HTTP status instead."""
-    code = error.response["Error"]["Code"]
+    """S3's name of what went wrong, "" for other errors; some servers give the HTTP status instead."""
+    code = (getattr(error, "response", None) or {}).get("Error", {}).get("Code", "")
     return {"412": TAKEN, "409": BUSY, "404": GONE}.get(code, code)
 
 

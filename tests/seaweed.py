@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="seaweed-"))
     identity = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ACTIONS}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    master, volume, filer, s3 = _free_ports(4)
+    master, volume, filer, s3 = free_ports(4)
     words = ["server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}"]
     words += [f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
     words += [f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
@@ -71,7 +71,8 @@ def _wait(endpoint: str, log: Path) -> None:
     raise TimeoutError(log.read_text(errors="replace")[-2000:])
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, nor on their gRPC companions."""
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(20_000, 32_000)

@@ -1,0 +1,157 @@
+"""Sealed folders to a real S3 server and back: whole or not at all, going on after a cut, and nothing sent twice."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import seaweed
+from flaky import Wire
+from typer.testing import CliRunner
+
+from mobilevd import artifacts, cli, objects, transfer
+from mobilevd.artifacts import MANIFEST
+from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.stages import models
+
+MIB = 1 << 20
+PART = 5 * MIB
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A file of three parts, a small one and an empty one, sealed."""
+    home = tmp_path / "sealed"
+    (home / "unet").mkdir(parents=True)
+    block = hashlib.sha256(b"seed").digest() * (MIB // 32)
+    (home / "unet" / "big.safetensors").write_bytes(b"".join(block[k:] + block[:k] for k in range(12)))
+    (home / "card.md").write_text("text")
+    (home / "empty.json").write_bytes(b"")
+    artifacts.seal(home)
+    return home
+
+
+@pytest.fixture
+def address(request, monkeypatch) -> str:
+    seaweed.use(monkeypatch)
+    return f"s3://bucket/transfer/{request.node.name}"
+
+
+@pytest.fixture
+def wire(address, monkeypatch):
+    """The same store behind a wire that the test may cut."""
+    cable = Wire(seaweed.environment()["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cable.address)
+    monkeypatch.setattr(transfer, "PATIENCE_S", 0.01)
+    yield cable
+    cable.close()
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+
+
+def test_folder_comes_back_byte_by_byte_and_is_not_sent_twice(folder, address, tmp_path):
+    assert transfer.push(folder, address, PART) == size(folder)
+    assert transfer.push(folder, address, PART) == 0
+    digest = artifacts.file_sha256(folder / MANIFEST)
+    back = transfer.pull(address, tmp_path / "back", digest)
+    artifacts.verify(back, digest)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["back", "sealed"]
+
+
+def test_upload_that_was_cut_off_sends_only_the_parts_that_are_missing(folder, address, monkeypatch):
+    send = transfer._send_part
+
+    def dies(bucket, name, upload, number, data):
+        if number == 3:
+            raise ConnectionError("pulled the plug")
+        return send(bucket, name, upload, number, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transfer, "_send_part", dies)
+        with pytest.raises(ConnectionError):
+            transfer.push(folder, address, PART)
+    assert objects.at(address).read(MANIFEST) is None
+    assert transfer.push(folder, address, PART) == 2 * MIB
+    assert artifacts.file_sha256(folder / MANIFEST) == hashlib.sha256(objects.at(address).read(MANIFEST)).hexdigest()
+
+
+def test_upload_of_other_bytes_does_not_go_on_from_parts_of_the_old_ones(folder, address, monkeypatch, tmp_path):
+    monkeypatch.setattr(transfer, "_send_part", lambda *_: (_ for _ in ()).throw(ConnectionError()))
+    with pytest.raises(ConnectionError):
+        transfer.push(folder, address, PART)
+    monkeypatch.undo()
+    seaweed.use(monkeypatch)
+    big = folder / "unet" / "big.safetensors"
+    big.write_bytes(bytes(reversed(big.read_bytes())))
+    artifacts.seal(folder)
+    transfer.push(folder, address, PART)
+    artifacts.verify(transfer.pull(address, tmp_path / "back"), artifacts.file_sha256(folder / MANIFEST))
+
+
+def test_download_goes_on_where_the_wire_was_cut(folder, address, wire, tmp_path):
+    transfer.push(folder, address, PART)
+    wire.cuts = [4 * MIB, 3 * MIB, 100]
+    back = transfer.pull(address, tmp_path / "back")
+    assert wire.cuts == []
+    artifacts.verify(back, artifacts.file_sha256(folder / MANIFEST))
+
+
+def test_download_that_never_ends_shows_nothing_and_the_next_one_goes_on(folder, address, wire, tmp_path):
+    transfer.push(folder, address, PART)
+    wire.cuts = [6 * MIB] + [0] * 40
+    with pytest.raises(MobileVDError, match="does not answer as it should"):
+        transfer.pull(address, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    kept = tmp_path / ".back.part" / "unet" / "big.safetensors.part"
+    assert 5 * MIB < kept.stat().st_size < 12 * MIB
+    wire.cuts = []
+    artifacts.verify(transfer.pull(address, tmp_path / "back"))
+
+
+def test_range_of_an_object_is_read_alone(folder, address):
+    transfer.push(folder, address, PART)
+    whole = (folder / "unet" / "big.safetensors").read_bytes()
+    assert transfer.read_range(address, "unet/big.safetensors", 7 * MIB + 3, 11) == whole[7 * MIB + 3 : 7 * MIB + 14]
+
+
+def test_damaged_object_is_named_and_the_folder_does_not_appear(folder, address, tmp_path):
+    transfer.push(folder, address, PART)
+    bucket = objects.at(address)
+    bucket.client.put_object(Body=b"other", **bucket.at("card.md"))
+    with pytest.raises(IntegrityError, match=r"damaged(.|\n)*card\.md"):
+        transfer.pull(address, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_manifest_that_leaves_the_folder_writes_nothing(address, tmp_path):
+    bucket = objects.at(address)
+    told = {"files": {"../outside": hashlib.sha256(b"x").hexdigest()}}
+    bucket.client.put_object(Body=json.dumps(told).encode(), **bucket.at(MANIFEST))
+    with pytest.raises(IntegrityError, match="leaves its folder"):
+        transfer.pull(address, tmp_path / "back")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [MANIFEST]
+
+
+def test_wrong_key_wrong_secret_and_missing_bucket_are_named(folder, address, monkeypatch):
+    with pytest.raises(MobileVDError, match=r"NoSuchBucket(.|\n)*a bucket that exists(.|\n)*no-such-bucket"):
+        transfer.push(folder, "s3://no-such-bucket/x")
+    for name, said in (("AWS_SECRET_ACCESS_KEY", "secret that belongs"), ("AWS_ACCESS_KEY_ID", "key that this store")):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, "hunter2-planted")
+            with pytest.raises(MobileVDError, match=f"{said}(.|\n)*{name}") as caught:
+                objects.at(address).names()
+        assert name == "AWS_ACCESS_KEY_ID" or "hunter2-planted" not in str(caught.value)
+
+
+def test_model_on_s3_is_used_by_its_address(folder, address, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEVD_CACHE", str(tmp_path / "cache"))
+    CliRunner().invoke(cli.app, ["push", str(folder), address], catch_exceptions=False)
+    kept = models.folder(address)
+    artifacts.verify(kept, artifacts.file_sha256(folder / MANIFEST))
+    assert models.folder(address) == kept
+    told = CliRunner().invoke(cli.app, ["pull", address, str(tmp_path / "mine")], catch_exceptions=False)
+    assert "every file has its digest" in told.stdout
+    with pytest.raises(MobileVDError, match="No bundle lies there"):
+        models.folder("s3://bucket/nothing/here")
