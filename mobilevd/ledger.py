@@ -16,6 +16,7 @@ from mobilevd import objects
 from mobilevd.errors import IntegrityError, PromotionError
 
 NOTHING = ""  # the digest before the first entry
+CHAMPION, PREVIOUS = "champion", "previous"
 
 
 class Wanted(BaseModel):
@@ -140,6 +141,12 @@ def standing(entries: Sequence[Entry]) -> list[str]:
         if not pile or pile[-1] != entry.to_version:
             pile.append(entry.to_version)
     return pile
+
+
+def projection(entries: Sequence[Entry]) -> dict[str, str]:
+    """The aliases that follow from the entries: ``champion``, and the one before it as ``previous`` if there is one."""
+    pile = standing(entries)
+    return dict(zip((CHAMPION, PREVIOUS), reversed(pile[-2:]), strict=False))
 
 
 def _next(entries: Sequence[Entry], checked: Checked, before: str) -> Entry:

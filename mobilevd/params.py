@@ -315,6 +315,11 @@ class Gate(Section):
         """The name of the one limit that is given."""
         return next(name for name in (*THRESHOLDS, *COMPARISONS) if getattr(self, name) is not None)
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether a greater figure is a better one."""
+        return self.kind == "min" or self.better == "higher"
+
     @model_validator(mode="after")
     def _one_limit(self) -> "Gate":
         given = [name for name in (*THRESHOLDS, *COMPARISONS) if getattr(self, name) is not None]

@@ -11,12 +11,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mobilevd.artifacts import Artifact, StageRecord, verify
-from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd import objects, pyfunc
+from mobilevd.artifacts import Artifact, StageRecord, file_sha256, verify
+from mobilevd.errors import IntegrityError, MobileVDError, sanitised
 from mobilevd.packages import project_root
 from mobilevd.params import Recipe
 
@@ -24,24 +26,23 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PASSED, REJECTED = "passed", "rejected"
-BUNDLE, REPORT = "bundle", "gates.json"
+MODEL, BUNDLE, REPORT, SETTINGS = "model", "bundle", "gates.json", "pipeline.json"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",  # 2 + 4 + 8 + 16 s between them; the usual seven take minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "3600",
 }
+LATER = "no version was created; `mobilevd register --resume` completes it"
 LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
 
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite file ``mlflow.db`` in the project."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
-
-
-def sanitised(text: str) -> str:
-    """``text`` with user and password taken out of every address in it."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def log_run(
@@ -56,12 +57,13 @@ def log_run(
     ``pages`` are files or folders for people, kept as they are. Errors: MobileVDError when MLflow does not take it.
     """
     client = connect()
-    with told("MLflow did not take the run", kept="every stage's own folder; no version was created"):
+    with told("MLflow did not take the run", kept=f"every stage's own folder; {LATER}"):
         experiment = _experiment(client, recipe.registry.experiment)
         own = {"verdict": verdict, "recipe": recipe.name, "recipe_digest": recipe.digest} | (tags or {})
         started_at = min((r.started_at for r in records.values()), default=time.time())
         with _run(client, experiment, f"{recipe.name} {recipe.digest[:8]}", started_at, None, own) as run_id:
             _log_params(client, run_id, recipe)
+            _log_dataset(client, run_id, recipe, records)
             for name, record in records.items():
                 _log_stage(client, experiment, run_id, name, record)
             _log_metrics(client, run_id, _all_figures(records), time.time())
@@ -77,18 +79,40 @@ def register(recipe: Recipe, run_id: str, bundle: Artifact, tags: dict[str, str]
     bundle is not the sealed one, here or in the store. Whatever the error, no version was created.
     """
     verify(bundle.path, bundle.sha256)
-    passed_report(bundle.path / REPORT, recipe.digest)
+    report = passed_report(bundle.path / REPORT, recipe.digest)
     client = connect()
-    with told("MLflow did not take the bundle", kept=f"the bundle, whole, in {bundle.uri}; no version was created"):
+    with told("MLflow did not take the bundle", kept=f"the bundle, whole, in {bundle.uri}; {LATER}"):
         _check_run_passed(client, run_id)
+        _check_thresholds(client, run_id, recipe, report)
         _tag_bundle(client, run_id, bundle)
-        client.log_artifacts(run_id, bundle.uri, BUNDLE)
+        client.log_artifacts(run_id, bundle.uri, f"{MODEL}/{BUNDLE}")
         _check_stored(client, run_id, bundle)
+        described = _describe(client, run_id, bundle)
         _ensure_model(client, recipe.registry.model)
-        source = f"{client.get_run(run_id).info.artifact_uri}/{BUNDLE}"
-        own = {"verdict": PASSED, "recipe_digest": recipe.digest, "bundle_sha256": bundle.sha256}
+        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
+        own = {"verdict": PASSED, "recipe_digest": recipe.digest, "bundle_sha256": bundle.sha256} | described
         version = client.create_model_version(recipe.registry.model, source, run_id, tags=_clean(tags | own))
     return str(version.version)
+
+
+def registered(model: str, bundle_sha256: str) -> tuple[str, str] | None:
+    """The version, and its run, that hold this very bundle; None when there is none. Errors: MobileVDError."""
+    client = connect()
+    with told("MLflow does not tell the versions", kept=LATER):
+        found = client.search_model_versions(f"name='{model}' and tags.bundle_sha256='{bundle_sha256}'", 1)
+    return (str(found[0].version), found[0].run_id) if found else None
+
+
+def clear_attempts(experiment: str, bundle_sha256: str) -> int:
+    """Delete what earlier attempts left of the run that made this bundle; returns how many. Errors: MobileVDError."""
+    client = connect()
+    with told("MLflow does not tell the runs", kept=LATER):
+        found = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([found.experiment_id], f"tags.made_bundle='{bundle_sha256}'") if found else []
+        inner = [i for run in runs for i in client.search_runs([found.experiment_id], _nested_in(run.info.run_id))]
+        for run in [*inner, *runs]:
+            client.delete_run(run.info.run_id)
+    return len(runs)
 
 
 def reject(run_id: str, bundle: Artifact) -> None:
@@ -133,7 +157,7 @@ def told(what: str, kept: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, *objects.failures()) as error:
         raise MobileVDError(
             f"{what}; kept: {kept}",
             got=sanitised(f"{type(error).__name__}: {error}").split("\n", 1)[0],
@@ -194,13 +218,19 @@ def _run(
     from mlflow.exceptions import MlflowException
 
     run_id = client.create_run(experiment, _ms(start_s), tags=_clean(tags), run_name=name).info.run_id
+    whole = False
     try:
         yield run_id
-    except BaseException:
-        with suppress(MlflowException):
-            client.set_terminated(run_id, "FAILED", _ms(time.time()))
-        raise
+        whole = True
+    finally:
+        if not whole:  # the error goes on; that a store which is down does not take the note either is no news
+            with suppress(MlflowException):
+                client.set_terminated(run_id, "FAILED", _ms(time.time()))
     client.set_terminated(run_id, "FINISHED", _ms(time.time() if end_s is None else end_s))
+
+
+def _nested_in(run_id: str) -> str:
+    return f"tags.mlflow.parentRunId='{run_id}'"
 
 
 def _log_stage(client: "MlflowClient", experiment: str, parent: str, name: str, record: StageRecord) -> None:
@@ -215,6 +245,18 @@ def _log_stage(client: "MlflowClient", experiment: str, parent: str, name: str, 
         client.log_text(run_id, sanitised(record.model_dump_json(indent=2)), "record.json")
         for picture in pictures(record).values():
             client.log_artifact(run_id, str(picture), "pictures")
+
+
+def _log_dataset(client: "MlflowClient", run_id: str, recipe: Recipe, records: dict[str, StageRecord]) -> None:
+    """The clips as MLflow's dataset, whose digest is the one that DVC pins."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data, prepared = sanitised(recipe.prepare.data), records.get("prepare")
+    for digest in {record.data_md5 for record in records.values()}:
+        profile = json.dumps(prepared.figures if prepared else {}, sort_keys=True)
+        source = json.dumps({"uri": data})
+        dataset = Dataset(Path(data).name, digest, "local", source, profile=profile)
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def _log_params(client: "MlflowClient", run_id: str, recipe: Recipe) -> None:
@@ -271,13 +313,48 @@ def _check_run_passed(client: "MlflowClient", run_id: str) -> None:
         raise MobileVDError("The run did not pass its gates", got=verdict, allowed=PASSED, where=f"run {run_id}")
 
 
+def _check_thresholds(client: "MlflowClient", run_id: str, recipe: Recipe, report: dict[str, Any]) -> None:
+    """Hold the figures that MLflow has of the run against the gates' limits, by MLflow's own validation.
+
+    Errors: MobileVDError naming the gate. The gate's verdict came first: this one says that the store agrees with it.
+    """
+    from mlflow import validate_evaluation_results
+    from mlflow.models import EvaluationResult, MetricThreshold
+    from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+    asked, judged = [gate.metric for gate in recipe.gates], [row.get("metric") for row in report["rows"]]
+    if asked != judged:
+        raise MobileVDError("The report is not of the recipe's gates", got=judged, allowed=", ".join(asked))
+    stored = EvaluationResult(metrics=client.get_run(run_id).data.metrics, artifacts={})
+    for gate, row in zip(recipe.gates, report["rows"], strict=True):
+        if row.get("limit") is None:  # held against a champion when there was none yet
+            continue
+        limit = MetricThreshold(threshold=float(row["limit"]), greater_is_better=gate.wants_more)
+        try:
+            validate_evaluation_results({_key(gate.metric): limit}, stored)
+        except ModelValidationFailedException as error:
+            got = " ".join(str(error).split())
+            raise MobileVDError("The run's figures in MLflow do not pass", got=got, where=f"run {run_id}") from None
+
+
 def _check_stored(client: "MlflowClient", run_id: str, bundle: Artifact) -> None:
     """Read the bundle back from the store and compare every digest; a store on this disk is read in place."""
+    place = f"{MODEL}/{BUNDLE}"
     if urlsplit(client.get_run(run_id).info.artifact_uri).scheme in ("", "file"):
-        verify(Path(client.download_artifacts(run_id, BUNDLE)), bundle.sha256)
+        verify(Path(client.download_artifacts(run_id, place)), bundle.sha256)
         return
     with tempfile.TemporaryDirectory() as aside:
-        verify(Path(client.download_artifacts(run_id, BUNDLE, aside)), bundle.sha256)
+        verify(Path(client.download_artifacts(run_id, place, aside)), bundle.sha256)
+
+
+def _describe(client: "MlflowClient", run_id: str, bundle: Artifact) -> dict[str, str]:
+    """Lay MLflow's description beside the stored bundle; its digest, as a tag."""
+    settings = json.loads((bundle.path / SETTINGS).read_text(encoding="utf-8"))
+    made_at = datetime.fromtimestamp(client.get_run(run_id).info.start_time / 1000, UTC)
+    with tempfile.TemporaryDirectory() as aside:
+        pyfunc.write(Path(aside), BUNDLE, bundle.sha256, settings, made_at)
+        client.log_artifacts(run_id, aside, MODEL)
+        return {"mlmodel_sha256": file_sha256(Path(aside) / pyfunc.MLMODEL)}
 
 
 def _ensure_model(client: "MlflowClient", name: str) -> None:

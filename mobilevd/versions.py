@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mobilevd import registry
+from mobilevd import pyfunc, registry
+from mobilevd.artifacts import file_sha256
 from mobilevd.errors import MobileVDError
 
-CHAMPION, PREVIOUS = "champion", "previous"
 REPORT_FOLDER = "pages/gates"
 LEDGER = "MOBILEVD_LEDGER"
 KEPT = "every version and the ledger"
@@ -61,22 +61,41 @@ def find(model: str, number: str) -> Version:
     raise MobileVDError("There is no such version", got=f"{model} {number}", allowed=known, where="--version")
 
 
+def aliased(model: str, alias: str) -> Version:
+    """The version that an alias points to. Errors: MobileVDError when there is no such alias."""
+    found = aliases(model)
+    if alias not in found:
+        known = ", ".join(f"{name} (version {number})" for name, number in sorted(found.items())) or "none yet"
+        raise MobileVDError("There is no such alias", got=f"{model}@{alias}", allowed=known, where="--model")
+    return find(model, found[alias])
+
+
 @contextmanager
 def bundle(version: Version) -> Iterator[Path]:
     """The folder that loading the version reads; one on this disk in place, another is fetched and taken away again.
 
     Errors: MobileVDError when it is gone or the store does not answer.
     """
-    if (folder := _local(version.source)) is not None:
-        yield folder
+    if (model := _local(version.source)) is not None:
+        yield model / registry.BUNDLE
         return
     import mlflow
 
     with tempfile.TemporaryDirectory() as aside:
         with registry.told("The bundle cannot be fetched", kept=KEPT):
             uri = registry.tracking_uri()
-            folder = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=aside, tracking_uri=uri))
+            source = f"{version.source}/{registry.BUNDLE}"
+            folder = Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=uri))
         yield folder
+
+
+def description_sha256(version: Version) -> str:
+    """The digest of what MLflow reads to load the version. Errors: MobileVDError when it is gone or does not answer."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as aside, registry.told("MLflow's description cannot be fetched", kept=KEPT):
+        source, uri = f"{version.source}/{pyfunc.MLMODEL}", registry.tracking_uri()
+        return file_sha256(Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=uri)))
 
 
 @contextmanager
@@ -105,6 +124,16 @@ def point(model: str, alias: str, number: str | None) -> None:
             client.delete_registered_model_alias(_checked(model), alias)
         else:
             client.set_registered_model_alias(_checked(model), alias, number)
+
+
+def is_here(version: Version) -> bool:
+    """Whether the bundle lies on this machine's disk."""
+    return _local(version.source) is not None
+
+
+def knows_ledger() -> bool:
+    """Whether this machine knows where switches are written: see ``ledger_address``."""
+    return bool(os.environ.get(LEDGER)) or registry.artifact_folder() is not None
 
 
 def ledger_address(model: str) -> str:

@@ -1,6 +1,7 @@
 """What is written to MLflow, what never is, and that a version means an accepted bundle that lies in the store."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import tracking
 
 from mobilevd import registry
-from mobilevd.artifacts import Artifact, StageRecord, seal, verify, write_json
+from mobilevd.artifacts import Artifact, StageRecord, file_sha256, seal, verify, write_json
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.params import check
 
@@ -55,7 +56,9 @@ def records(tmp_path, recipe):
 def bundle(tmp_path, recipe):
     def make(verdict="passed", passed=True, recipe_digest=recipe.digest) -> Artifact:
         folder = tmp_path / "bundle"
-        rows = [{"metric": "student.fvd", "passed": passed}]
+        rows = [{"metric": "student.fvd", "passed": passed, "limit": 900.0}]
+        clip = {"frames": 3, "fps": 7.0, "width": 64, "height": 64}
+        write_json(folder / "pipeline.json", {"clip": clip, "motion_bucket": 127})
         write_json(folder / "gates.json", {"verdict": verdict, "recipe": recipe_digest, "rows": rows})
         (folder / "unet").mkdir(exist_ok=True)
         (folder / "unet" / "weights.safetensors").write_bytes(b"w" * 100)
@@ -147,9 +150,10 @@ def test_a_passed_bundle_becomes_a_version_whose_source_holds_it(store, recipe, 
     assert (first, second) == ("1", "2")
     version = store.get_model_version("mobilevd", first)
     expected = {"verdict": "passed", "recipe_digest": recipe.digest, "bundle_sha256": shipped.sha256}
+    expected["mlmodel_sha256"] = file_sha256(Path(version.source.removeprefix("file://")) / "MLmodel")
     assert version.tags == expected | {"data_md5": "d" * 32, "git_commit": "unknown"}
     assert (version.run_id, version.status) == (run_id, "READY")
-    verify(Path(version.source.removeprefix("file://")), shipped.sha256)
+    verify(Path(version.source.removeprefix("file://")) / "bundle", shipped.sha256)
 
 
 def test_a_rejected_run_is_written_down_and_has_no_version(store, recipe, records, bundle):
@@ -184,6 +188,26 @@ def test_a_run_that_was_rejected_takes_no_passed_bundle(store, recipe, records, 
     assert versions(store) == []
 
 
+@pytest.mark.parametrize("stored", [912.5, math.nan, None])
+def test_figures_in_the_store_that_do_not_pass_are_refused(store, recipe, records, bundle, stored):
+    told = {name: value for name, value in {"student.fvd": stored}.items() if value is not None}
+    changed = {"prune": records["prune"].model_copy(update={"figures": told})}
+    run_id = registry.log_run(recipe, records | changed, "passed", [])
+    with pytest.raises(MobileVDError, match=r"figures in MLflow do not pass(.|\n)*student\.fvd"):
+        registry.register(recipe, run_id, bundle(), {})
+    assert versions(store) == []
+
+
+def test_report_of_other_gates_is_refused(store, recipe, records, bundle):
+    run_id = registry.log_run(recipe, records, "passed", [])
+    shipped = bundle()
+    rows = [{"metric": "student.motion", "passed": True, "limit": 0.5}]
+    write_json(shipped.path / "gates.json", {"verdict": "passed", "recipe": recipe.digest, "rows": rows})
+    with pytest.raises(MobileVDError, match="not of the recipe's gates"):
+        registry.register(recipe, run_id, seal(shipped.path), {})
+    assert versions(store) == []
+
+
 def test_a_bundle_that_changed_is_refused(store, recipe, records, bundle):
     run_id = registry.log_run(recipe, records, "passed", [])
     shipped = bundle()
@@ -197,7 +221,7 @@ def test_a_store_that_damages_the_bundle_gets_no_version(store, recipe, records,
     run_id = registry.log_run(recipe, records, "passed", [])
     shipped = bundle()
     registry.register(recipe, run_id, shipped, {})
-    stored = Path(store.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "bundle"
+    stored = Path(store.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "model" / "bundle"
     (stored / "unet" / "stranger.safetensors").write_bytes(b"another run's")
     with pytest.raises(IntegrityError, match="stranger"):
         registry.register(recipe, run_id, shipped, {})
@@ -245,7 +269,7 @@ def test_no_password_and_no_environment_reaches_the_store(store, records, bundle
     monkeypatch.setenv("SOME_TOKEN", "swordfish-of-the-environment")
     secret = "https://me:hunter2@host/videos"
     recipe = check(RECIPE | {"prepare": {"data": secret}})
-    told = {"finetune": records["finetune"].model_copy(update={"facts": {"data": secret}})}
+    told = records | {"finetune": records["finetune"].model_copy(update={"facts": {"data": secret}})}
     run_id = registry.log_run(recipe, told, "passed", [], {"from": secret})
     registry.register(recipe, run_id, bundle(recipe_digest=recipe.digest), {"from": secret})
     everything = b"".join(path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file())

@@ -118,7 +118,7 @@ class _Case:
         """On the interval: the worse end passes the harder limit, the better end fails the easier one, or neither."""
         limit, hard, easy = limits
         low, high = _bounds(gate.metric, self.figures) if gate.by == "interval" else (None, None)
-        worse, better = (value, value) if low is None else (low, high) if _wants_more(gate) else (high, low)
+        worse, better = (value, value) if low is None else (low, high) if gate.wants_more else (high, low)
         status = PASS if _holds(gate, worse, hard) else FAIL if not _holds(gate, better, easy) else UNDECIDED
         reason = _comparison(gate, value if low is None else worse if status == PASS else better, limit)
         clips = None
@@ -175,7 +175,7 @@ class _Case:
         if None in found:
             return None
         limit, *ends = found
-        return limit, (max if _wants_more(gate) else min)(ends), (min if _wants_more(gate) else max)(ends)
+        return limit, (max if gate.wants_more else min)(ends), (min if gate.wants_more else max)(ends)
 
 
 def _fault(metric: str, figures: Mapping[str, Any]) -> str | None:
@@ -241,12 +241,8 @@ def _limit(gate: Gate, reference: float) -> float:
     }[gate.kind]
 
 
-def _wants_more(gate: Gate) -> bool:
-    return gate.kind == "min" or gate.better == "higher"
-
-
 def _holds(gate: Gate, value: float, limit: float) -> bool:
-    return value >= limit if _wants_more(gate) else value <= limit
+    return value >= limit if gate.wants_more else value <= limit
 
 
 def _bounds(metric: str, figures: Mapping[str, Any]) -> tuple[float, float]:
@@ -272,8 +268,8 @@ def _relation(gate: Gate) -> str:
 
 def _comparison(gate: Gate, value: float, limit: float) -> str:
     if _holds(gate, value, limit):
-        return f"{value:g} is {'at least' if _wants_more(gate) else 'at most'} {limit:g}"
-    return f"{value:g} is {'below' if _wants_more(gate) else 'above'} {limit:g}"
+        return f"{value:g} is {'at least' if gate.wants_more else 'at most'} {limit:g}"
+    return f"{value:g} is {'below' if gate.wants_more else 'above'} {limit:g}"
 
 
 def _advice(clips: int | None) -> str:

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from mobilevd import registry, versions
 from mobilevd.artifacts import file_sha256
 from mobilevd.errors import IntegrityError, MobileVDError, PromotionError
-from mobilevd.ledger import Checked, Entry, Ledger, Wanted, champion, standing
+from mobilevd.ledger import CHAMPION, PREVIOUS, Checked, Entry, Ledger, Wanted, champion, projection, standing
 from mobilevd.params import Clip
 from mobilevd.stages import lineage
 
@@ -94,6 +94,14 @@ def check(model: str, wanted: Wanted, smoke: Smoke = animate) -> Checked:
         raise _with_an_offer(model, wanted, entries, smoke, error) from None
 
 
+def check_description(version: versions.Version) -> None:
+    """MLflow loads what its description says, so that has to be the registered one. Errors: IntegrityError."""
+    noted, got = version.tags.get("mlmodel_sha256"), versions.description_sha256(version)
+    if got != noted:
+        what = f"MLflow's description of version {version.number} is not the one registered"
+        raise IntegrityError(what, got=got, allowed=str(noted), where=f"{version.source}/MLmodel")
+
+
 def switch(model: str, checked: Checked) -> Entry:
     """Write the entry, then let the aliases follow.
 
@@ -113,8 +121,9 @@ def reconcile(model: str) -> list[str]:
     written, changes = ledger(model), []
     while True:
         entries, found = written.history(), versions.aliases(model)
-        pile = [None, None, *standing(entries)]
-        for alias, number in ((versions.CHAMPION, pile[-1]), (versions.PREVIOUS, pile[-2])):
+        wanted = projection(entries)
+        for alias in (CHAMPION, PREVIOUS):
+            number = wanted.get(alias)
             if found.get(alias) != number:
                 versions.point(model, alias, number)
                 changes.append(f"{alias}: {found.get(alias, 'none')} → {number or 'none'}")
@@ -160,6 +169,7 @@ def _who() -> str:
 
 def _checked(model: str, wanted: Wanted, entries: Sequence[Entry], smoke: Smoke) -> Checked:
     version = versions.find(model, wanted.to_version)
+    check_description(version)
     with versions.bundle(version) as folder:
         digest = _digest(version, entries)
         lineage.check_weights(folder, digest)

@@ -19,7 +19,7 @@ from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation import gallery
 from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
-from mobilevd.stages import bundle, model_card
+from mobilevd.stages import bundle, model_card, pending
 from mobilevd.stages.evaluate import SHOWN
 
 STAGE = "register"
@@ -31,25 +31,48 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     """Write ``bundle/`` and ``gallery.html``, log the run, and register it when the gate's verdict is "passed".
 
     Inputs: every record of the run. Errors: IntegrityError for an input that changed; EffectError when the bundle does
-    not animate; MobileVDError when MLflow does not answer, with what is kept.
+    not animate; MobileVDError when MLflow does not answer: what was made is kept, and ``resume`` goes on from it.
     """
     started_at, workdir = time.time(), Path(workdir).resolve()
     verdict = inputs["gate"].facts["verdict"]
     shipped = bundle.assemble(recipe, inputs, workdir / "bundle")
     figures = {"register.smoke_s": smoke(shipped.path, recipe.clip)} if verdict == registry.PASSED else {}
-    page_file = workdir / GALLERY
-    page_file.write_text(_gallery(recipe, inputs), encoding="utf-8")
-    tags = _tags(shipped)
-    run_id = registry.log_run(recipe, inputs, verdict, [page_file, *_pages(inputs)], tags)
-    version = _offer(recipe, run_id, shipped, tags, verdict)
+    (workdir / GALLERY).write_text(_gallery(recipe, inputs), encoding="utf-8")
+    made = pending.Pending(records=inputs, bundle=shipped, figures=figures, started_at=started_at)
+    made.save(workdir)
+    return _finish(recipe, made, workdir)
+
+
+def resume(workdir: Path, recipe: Recipe | None = None) -> StageRecord:
+    """Log and register what ``run`` left in ``workdir`` when MLflow did not answer; nothing is made anew.
+
+    ``recipe``: the run's own, where the bundle's copy is not the whole of it (an address in it had a password).
+    Errors: as ``run``, and MobileVDError when nothing is left to do or the recipe is another one.
+    """
+    made = pending.load(Path(workdir).resolve())
+    return _finish(pending.recipe(made, recipe), made, Path(workdir).resolve())
+
+
+def _finish(recipe: Recipe, made: pending.Pending, workdir: Path) -> StageRecord:
+    """Done once, however often it is tried: a version of this bundle is found again, half-written runs are deleted."""
+    inputs, shipped = made.records, made.bundle
+    verdict, tags, page_file = inputs["gate"].facts["verdict"], _tags(made.bundle), workdir / GALLERY
+    known = registry.registered(recipe.registry.model, shipped.sha256)
+    if known is None:
+        registry.clear_attempts(recipe.registry.experiment, shipped.sha256)
+        pages = [page_file, *_pages(inputs)]
+        run_id = registry.log_run(recipe, inputs, verdict, pages, tags | {"made_bundle": shipped.sha256})
+        version = _offer(recipe, run_id, shipped, tags, verdict)
+    else:
+        version, run_id = known
     size = sum(path.stat().st_size for path in shipped.path.rglob("*") if path.is_file())
-    return StageRecord(
+    record = StageRecord(
         stage=STAGE,
         recipe_digest=recipe.digest,
         data_md5=inputs["prepare"].data_md5,
         parents={name: record.artifacts[key].sha256 for name, record, key in _parents(inputs)},
         artifacts={"bundle": shipped},
-        figures=figures | {"register.bundle_mb": size / 1e6},
+        figures=made.figures | {"register.bundle_mb": size / 1e6},
         facts={
             "verdict": verdict,
             "model": recipe.registry.model,
@@ -60,9 +83,11 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
             "page": str(page_file),
         },
         tables={"gates": inputs["gate"].tables["gates"]},
-        started_at=started_at,
-        seconds=time.time() - started_at,
+        started_at=made.started_at,
+        seconds=time.time() - made.started_at,
     )
+    pending.done(workdir)
+    return record
 
 
 def page(record: StageRecord | Mapping[str, Any]) -> str:

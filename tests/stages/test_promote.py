@@ -132,7 +132,7 @@ def _in_gates(report: dict):
     def damage(version: str) -> None:
         folder = candidates.stored(version)
         write_json(folder / lineage.REPORT, candidates.report(**report))
-        stored = folder.parent / "pages" / "gates"
+        stored = folder.parents[1] / "pages" / "gates"
         write_json(stored / lineage.REPORT, candidates.report(**report))
         told = lineage.read(folder)
         told["stages"]["gate"]["artifacts"]["gates"] = seal(stored).sha256
@@ -168,16 +168,23 @@ def _resealed(version: str) -> None:
 
 
 def _in_store(version: str) -> None:
-    candidates.edit(candidates.stored(version).parent / "pages" / "gates" / lineage.REPORT, verdict="rejected")
+    candidates.edit(candidates.stored(version).parents[1] / "pages" / "gates" / lineage.REPORT, verdict="rejected")
+
+
+def _in_description(version: str) -> None:
+    path = candidates.stored(version).parent / "MLmodel"
+    path.write_text(path.read_text().replace("mobilevd.stages.serve", "os"))
 
 
 REFUSALS = {
+    "a loader that nobody registered": (_in_description, "not the one registered"),
     "a changed weight": (lambda v: (candidates.stored(v) / "unet/weights.safetensors").write_text("x"), "file changed"),
     "a lost file": (lambda v: (candidates.stored(v) / "onnx/quantized.onnx").unlink(), "A file is missing"),
     "a bundle that is gone": (lambda v: shutil.rmtree(candidates.stored(v)), "has no manifest"),
+    "a model that is gone": (lambda v: shutil.rmtree(candidates.stored(v).parent), "cannot be fetched"),
     "another network, sealed again": (_resealed, "unet/ is not the network that funnel made"),
     "no digest": (lambda v: tracking.client().delete_model_version_tag(MODEL, v, "bundle_sha256"), "no digest"),
-    "no stored report": (lambda v: shutil.rmtree(candidates.stored(v).parent / "pages"), "cannot be fetched"),
+    "no stored report": (lambda v: shutil.rmtree(candidates.stored(v).parents[1] / "pages"), "cannot be fetched"),
     "another stored report": (_in_store, "file changed"),
     "a rejected report": (_in_gates({"verdict": "rejected"}), "Only a bundle that passed"),
     "an undecided report": (_in_gates({"verdict": "undecided"}), "Only a bundle that passed"),

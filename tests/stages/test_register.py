@@ -10,6 +10,7 @@ import pytest
 import tiny_svd
 import torch
 import tracking
+import whole_bundle
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -38,10 +39,11 @@ SCORES = {"student.fvd": 812.5, "teacher.fvd": 689.5, "student.motion_ratio": 0.
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """An image-to-video base of random weights, in diffusers layout, with a card that names its licence."""
+    whole_bundle.path(tmp_path_factory)  # its graphs are this base's too
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
     surgery.save(VideoUNet(**NETWORK), [], folder)
-    tiny_svd.vae().save_pretrained(folder / "vae")
+    tiny_svd.vae(**whole_bundle.SMALL).save_pretrained(folder / "vae")
     tiny_svd.tower().save_pretrained(folder / "image_encoder")
     (folder / "image_encoder" / "pytorch_model.bin").write_bytes(b"a pickle that lies beside")
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nRandom.\n")
@@ -115,7 +117,7 @@ def test_a_passed_run_is_registered_with_its_lineage(store, recipe, records, tmp
     shipped = record.artifacts["bundle"]
     assert (record.facts["verdict"], record.facts["version"], record.facts["model"]) == ("passed", "1", "mobilevd")
     version = store.get_model_version("mobilevd", "1")
-    artifacts.verify(Path(version.source.removeprefix("file://")), shipped.sha256)
+    artifacts.verify(Path(version.source.removeprefix("file://")) / "bundle", shipped.sha256)
     assert version.tags["parent.funnel.network"] == inputs["funnel"].artifacts["network"].sha256
     assert version.tags["data_md5"] == "d" * 32
     assert version.tags["git_commit"] == bundle.git_commit()
@@ -163,6 +165,7 @@ def test_the_bundle_holds_what_ships_and_nothing_that_runs_code(recipe, records,
         *("README.md", "gates.json", "lineage.json", "manifest.json", "pipeline.json", "recipe.yaml"),
         *("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/surgery.json", "unet/tensors.json"),
         "onnx/quantized.onnx",
+        *("ends/frame_encoder.onnx", "ends/image_encoder.onnx", "ends/decoder.onnx"),
         *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
         *("image_encoder/config.json", "image_encoder/model.safetensors"),
     }
