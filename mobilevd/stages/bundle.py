@@ -7,7 +7,6 @@ digest (``tests/stages/test_register.py``).
 import json
 import platform
 import shutil
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import yaml
 import mobilevd
 from mobilevd import artifacts
 from mobilevd.artifacts import Artifact, StageRecord, write_json
+from mobilevd.device.animate import ENDS
 from mobilevd.errors import IntegrityError
 from mobilevd.params import Recipe
 from mobilevd.registry import sanitised
-from mobilevd.stages import model_card
+from mobilevd.stages import ends, model_card
+from mobilevd.stages.checkout import git
 from mobilevd.stages.gate import VERDICT_FILE
 from mobilevd.svd import base as bases
 from mobilevd.svd.scheduler import SIGMA_MAX
@@ -43,6 +44,7 @@ def assemble(recipe: Recipe, inputs: dict[str, StageRecord], folder: Path) -> Ar
     aside.mkdir(parents=True)
     base = bases.load(recipe.base)
     _copy_networks(inputs, base, aside)
+    _copy(ends.graphs(base, recipe.clip, recipe.quantize.opset), aside / ENDS)
     _write_texts(recipe, inputs, base, aside)
     _check_kinds(aside)
     sealed = artifacts.seal(aside)
@@ -77,18 +79,10 @@ def lineage(recipe: Recipe, inputs: dict[str, StageRecord], base: bases.Base) ->
 def git_commit() -> str:
     """The commit of the code that runs, with "+dirty" when the checkout differs from it; "unknown" outside of one."""
     home = Path(mobilevd.__file__).parent
-    if _git(home, "ls-files", "--error-unmatch", "__init__.py") is None:
+    if git(home, "ls-files", "--error-unmatch", "__init__.py") is None:
         return "unknown"
-    commit = _git(home, "rev-parse", "HEAD")
-    return "unknown" if commit is None else commit + ("+dirty" if _git(home, "status", "--porcelain") else "")
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    commit = git(home, "rev-parse", "HEAD")
+    return "unknown" if commit is None else commit.strip() + ("+dirty" if git(home, "status", "--porcelain") else "")
 
 
 def _check_one_run(recipe: Recipe, inputs: dict[str, StageRecord]) -> None:
