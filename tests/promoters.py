@@ -67,22 +67,25 @@ def until_won(address: str, number: int, barrier) -> int:
             return losses
 
 
-def killed_at(point: str, address: str) -> int:
+def killed_at(point: str, address: str, environment: dict[str, str] | None = None) -> int:
     """Switch to version "2" in a process that is killed at ``point`` of the way; returns its exit code."""
-    process = CONTEXT.Process(target=_die, args=(point, address))
+    process = CONTEXT.Process(target=_die, args=(point, address, environment or {}))
     process.start()
     process.join()
     return process.exitcode
 
 
-def _die(point: str, address: str) -> None:
-    original = getattr(objects, point.split()[1])
+def _die(point: str, address: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    *owner, name = point.split()[1].split(".")
+    place = getattr(objects, owner[0]) if owner else objects
+    original = getattr(place, name)
 
     def dying(*words):
         if point.startswith("after"):
             original(*words)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(objects, point.split()[1], dying)
+    setattr(place, name, dying)
     ledger = Ledger(address)
     ledger.append(draft(ledger.history(), "2"))

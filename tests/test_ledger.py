@@ -156,8 +156,10 @@ def test_fifty_that_try_until_they_win_leave_one_line_and_a_reader_never_sees_an
 def test_on_s3_the_same_holds(monkeypatch):
     seaweed.use(monkeypatch)
     once, again = Ledger("s3://bucket/once"), Ledger("s3://bucket/again")
-    told = promoters.together(promoters.once, once.address, 8, seaweed.environment())
+    with Reader(once) as reader:
+        told = promoters.together(promoters.once, once.address, 50, seaweed.environment())
     [entry] = once.history()
+    assert reader.seen == [[], [entry.to_version]]
     assert told.count(None) == 1
     assert all(entry.line in message for message in told if message)
     with Reader(again) as reader:
@@ -181,5 +183,15 @@ def test_on_s3_the_same_holds(monkeypatch):
 def test_a_kill_at_any_point_leaves_one_champion_and_the_next_switch_works(ledger, point, expected):
     switch(ledger, "1")
     assert promoters.killed_at(point, ledger.address) == -signal.SIGKILL
+    assert champion(ledger.history()) == expected
+    assert switch(ledger, "3").from_version == expected
+
+
+@pytest.mark.parametrize(("point", "expected"), [("before Bucket._put", "1"), ("after Bucket._put", "2")])
+def test_on_s3_too_a_kill_leaves_one_champion_and_the_next_switch_works(monkeypatch, point, expected):
+    seaweed.use(monkeypatch)
+    ledger = Ledger(f"s3://bucket/killed/{expected}")
+    switch(ledger, "1")
+    assert promoters.killed_at(point, ledger.address, seaweed.environment()) == -signal.SIGKILL
     assert champion(ledger.history()) == expected
     assert switch(ledger, "3").from_version == expected
