@@ -1,0 +1,145 @@
+"""Against a real tracking server with passwords, PostgreSQL and S3: the way of a model from its run to its use.
+
+Skipped, saying so, where PostgreSQL is not installed.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import candidates
+import pytest
+import seaweed
+import trackers
+from candidates import MODEL
+from trackers import PASSWORD, USER
+
+from mobilevd import registry, versions
+from mobilevd.artifacts import verify as verify_folder
+from mobilevd.errors import MobileVDError
+from mobilevd.stages import models, promote, verify
+
+pytestmark = pytest.mark.slow
+SECRETS = (PASSWORD, seaweed.SECRET, "planted-in-the-database-url", "planted-in-the-environment")
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    with trackers.server("bucket") as running:
+        yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offered(tracker, tmp_path_factory):
+    """Two versions on the server, the first of them promoted; no test changes them."""
+    home = tmp_path_factory.mktemp("server")
+    with pytest.MonkeyPatch.context() as patched:
+        seaweed.use(patched)
+        values = {"MLFLOW_TRACKING_URI": tracker.address, "MLFLOW_TRACKING_USERNAME": USER}
+        values |= {"MLFLOW_TRACKING_PASSWORD": PASSWORD, versions.LEDGER: "s3://bucket/ledger-of-the-server"}
+        values |= {"MOBILEVD_CACHE": str(home / "cache"), "SOME_API_TOKEN": SECRETS[3]}
+        for name, value in values.items():
+            patched.setenv(name, value)
+        for number in range(2):
+            candidates.offer(home / str(number), note="num_memory_tokens: 4")
+        up("1")
+        yield home
+
+
+def up(version: str) -> None:
+    promote.run(MODEL, promote.candidate(MODEL, version, "good"), lambda folder: None)
+
+
+def test_version_on_the_server_is_promoted_verified_fetched_and_rolled_back():
+    up("2")
+    assert versions.aliases(MODEL) == {"champion": "2", "previous": "1"}
+    folder = models.folder(f"models:/{MODEL}@champion")
+    verify_folder(folder, versions.find(MODEL, "2").tags["bundle_sha256"])
+    links = {link.link: link.state for link in verify.walk(f"models:/{MODEL}/2")}
+    assert [links[name] for name in ("weights", "stages", "recipe")] == ["holds"] * 3
+    wanted = promote.former(MODEL, None, "it flickers")
+    promote.run(MODEL, wanted, lambda folder: None)
+    assert versions.aliases(MODEL) == {"champion": "1"}
+    assert models.folder(f"models:/{MODEL}@champion") != folder
+
+
+def test_damage_in_the_store_is_refused_by_name(tmp_path):
+    version = candidates.offer(tmp_path)
+    client = registry.connect()
+    experiment = client.get_experiment_by_name(MODEL).experiment_id
+    run_id = versions.find(MODEL, version).run_id
+    import boto3
+
+    key = f"mlflow/{experiment}/{run_id}/artifacts/model/bundle/unet/weights.safetensors"
+    boto3.client("s3").put_object(Bucket="bucket", Key=key, Body=b"another network")
+    before = len(promote.ledger(MODEL).history())
+    with pytest.raises(MobileVDError, match=r"unet/weights\.safetensors"):
+        up(version)
+    assert len(promote.ledger(MODEL).history()) == before
+
+
+def test_wrong_password_is_a_clear_error_that_does_not_show_it(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-and-planted")
+    with pytest.raises(MobileVDError, match=r"401|not authenticated") as caught:
+        versions.newest(MODEL)
+    assert "wrong-and-planted" not in str(caught.value)
+
+
+def test_server_that_is_slow_is_a_clear_error_and_registers_nothing(tracker, monkeypatch):
+    known = len(registry.connect().search_model_versions(f"name='{MODEL}'"))
+    with monkeypatch.context() as patched:
+        for name, value in IMPATIENT.items():
+            patched.setenv(name, value)
+        _stopped(tracker)
+    assert len(registry.connect().search_model_versions(f"name='{MODEL}'")) == known
+
+
+def _stopped(tracker) -> None:
+    os.killpg(tracker.process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(MobileVDError, match="MLflow does not tell the versions") as caught:
+            registry.registered(MODEL, "0" * 64)
+    finally:
+        os.killpg(tracker.process.pid, signal.SIGCONT)
+    assert "imed out" in str(caught.value)
+
+
+def test_store_that_takes_nothing_registers_nothing(tracker, tmp_path, monkeypatch):
+    """The server's bucket refuses: what a full or a foreign store looks like from here."""
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    known = len(registry.connect().search_model_versions(f"name='{MODEL}'"))
+    takes = HttpArtifactRepository.log_artifacts
+
+    def full(self, folder: str, path: str | None = None):
+        if path == "model/bundle":
+            raise OSError(28, "No space left on device")
+        takes(self, folder, path)
+
+    monkeypatch.setattr(HttpArtifactRepository, "log_artifacts", full)
+    with pytest.raises(MobileVDError, match=r"did not take the bundle; kept: the bundle, whole(.|\n)*No space left"):
+        candidates.offer(tmp_path)
+    monkeypatch.undo()
+    assert len(registry.connect().search_model_versions(f"name='{MODEL}'")) == known
+
+
+def test_planted_secrets_are_in_no_row_object_log_or_file(tracker, offered):
+    import boto3
+    from sqlalchemy import MetaData, create_engine
+
+    engine = create_engine(tracker.database)
+    tables = MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        rows = [repr(row) for table in tables.sorted_tables for row in connection.execute(table.select())]
+    engine.dispose()
+    client = boto3.client("s3")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket")
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    found = [client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys]
+    found += [path.read_bytes() for path in Path(offered).rglob("*") if path.is_file()]
+    everything = "\n".join(rows).encode() + b"\n".join(found) + tracker.log.read_bytes()
+    assert b"num_memory_tokens: 4" in everything
+    assert b"student.fvd" in everything
+    assert [secret for secret in SECRETS if secret.encode() in everything] == []
