@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mobilevd import cli_registry
-from mobilevd.errors import MobileVDError
+from mobilevd.errors import MobileVDError, sanitised
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_registry.app, name="registry")
+Backend = Literal["torch", "onnx"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -149,26 +150,116 @@ def evaluate(
 
 @app.command()
 def generate(
-    image: Annotated[Path, typer.Argument(help="A photograph of any size.")],
-    out: Annotated[Path, typer.Argument(help="out.mp4, out.gif or out.webp.")],
-    model: Annotated[Path, typer.Option(help="A bundle's folder.")],
-    seed: Annotated[int, typer.Option(help="Chooses the motion.")] = 0,
+    image: Annotated[Path, typer.Argument(help="A photograph of any size, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(help="out.mp4, out.gif or out.webp; a folder for a folder.")],
+    model: Annotated[str, typer.Option(help="A bundle's folder, models:/mobilevd/7 or models:/mobilevd@champion.")],
+    seed: Annotated[int, typer.Option(help="Chooses the motion.", min=0)] = 0,
+    variants: Annotated[int, typer.Option(help="Films of each photograph, from this seed on.", min=1)] = 1,
     fps: Annotated[float | None, typer.Option(help="Frames per second (default: as trained).", min=1.0)] = None,
     motion: Annotated[int | None, typer.Option(help="Motion bucket.", min=0, max=255)] = None,
+    kind: Annotated[str, typer.Option("--format", help="mp4, gif or webp, for a folder.")] = "mp4",
+    backend: Annotated[
+        Backend | None, typer.Option(help="torch or onnx (default: torch where it is installed).")
+    ] = None,
 ) -> None:
-    """Animate a photograph with a trained model, in one evaluation."""
+    """Animate photographs with a trained model, each film in one evaluation."""
     from time import perf_counter
 
-    from mobilevd.pipeline import MobileVDPipeline
-    from mobilevd.video import clips, write
+    from mobilevd.progress import track
+    from mobilevd.stages import generate as stage
+    from mobilevd.stages import models
 
-    write.check_name(out)
-    photo = clips.photograph(_existing(image))
-    pipeline = MobileVDPipeline.from_pretrained(model)
-    began = perf_counter()
-    made = pipeline(photo, seed=seed, fps=fps, motion_bucket=motion)
-    write.save(made.frames, out, made.fps)
-    typer.echo(f"{out}: {len(made.frames)} frames at {made.fps:g} fps in {perf_counter() - began:.2f} s")
+    films = stage.plan(image, out, range(seed, seed + variants), kind)
+    chosen, began = stage.backend(backend), perf_counter()
+    animate = stage.animator(models.folder(model), chosen)
+    typer.echo(f"{sanitised(model)} with {chosen}, ready after {perf_counter() - began:.1f} s", err=True)
+    made = stage.run(films, animate, stage.Wish(fps, motion))
+    failed = [one for one in track(made, len(films), "films") if not _shown(one)]
+    if failed:
+        named = "; ".join(f"{one.film.photo.name}: {one.problem}" for one in failed)
+        raise MobileVDError(f"{len(failed)} of {len(films)} films were not made", got=named, allowed="photographs")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A bundle, or another sealed folder.")],
+    address: Annotated[str, typer.Argument(help="s3://bucket/prefix")],
+) -> None:
+    """Send a bundle to S3; what lies there already is not sent again."""
+    from mobilevd import transfer
+
+    typer.echo(f"{address}: {transfer.push(folder, address) / 1e6:.1f} MB sent")
+
+
+@app.command()
+def pull(
+    address: Annotated[str, typer.Argument(help="s3://bucket/prefix")],
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+) -> None:
+    """Bring a bundle from S3, whole or not at all; a pull that was cut off goes on."""
+    from mobilevd import transfer
+
+    typer.echo(f"{transfer.pull(address, folder)}: every file has its digest")
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="models:/mobilevd/7, models:/mobilevd@champion, or a bundle's folder.")],
+    as_json: Json = False,
+) -> None:
+    """Walk from a model's weights back to its clips, and name the first link that does not hold."""
+    from dataclasses import asdict
+
+    from mobilevd.stages import verify as stage
+
+    links = list(stage.walk(model))
+    _print([asdict(link) for link in links], as_json)
+    if links[-1].state == stage.BROKEN:
+        what, got = f"{model} is broken at {links[-1].link}", links[-1].seen
+        raise MobileVDError(what, got=got, where=f"held until there: {len(links) - 1} of {len(stage.LINKS)} links")
+
+
+@app.command()
+def replay(
+    model: Annotated[str, typer.Argument(help="models:/mobilevd/7, models:/mobilevd@champion, or a bundle's folder.")],
+    workdir: Annotated[Path, typer.Argument(help="Where the stages write.")],
+    upto: Annotated[str, typer.Option(help="The last stage to run.")] = "evaluate",
+    tolerance: Annotated[float, typer.Option(help="The share by which a figure may differ.", min=0.0)] = 0.05,
+) -> None:
+    """Run a model's recipe on its data again, and say whether digests or figures agree."""
+    from mobilevd.stages import replay as stage
+
+    if upto not in stage.CHAIN:
+        raise MobileVDError("There is no such stage", got=upto, allowed=", ".join(stage.CHAIN), where="--upto")
+    replayed = []
+    for one in stage.run(model, workdir, upto, tolerance):
+        differ = "".join(f"\n  {name}: {was:g} before, {now:g} now" for name, (was, now) in one.differ.items())
+        typer.echo(f"{one.stage}: {one.artifacts}{differ}")
+        replayed.append(one)
+    agrees, why = stage.verdict(replayed)
+    if not agrees:
+        raise MobileVDError(f"{model} was not made again", got=why, allowed="the same digests, or the same figures")
+    typer.echo(f"{model} agrees: {why}")
+
+
+@app.command()
+def register(
+    resume: Annotated[bool, typer.Option("--resume", help="Complete what a run made and MLflow did not take.")] = False,
+    folder: Annotated[
+        Path | None, typer.Argument(help="The run's register folder (default: the one left last under runs/).")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="The run's recipe, if an address in it has a password.")] = None,
+) -> None:
+    """Complete a registration; runs register themselves."""
+    from mobilevd import params
+    from mobilevd.stages import pending
+    from mobilevd.stages import register as stage
+
+    if not resume:
+        raise MobileVDError("A run registers itself when it ends", allowed="--resume, to complete one that did not")
+    given = params.load(recipe) if recipe else None
+    facts = stage.resume(folder or pending.newest(), given).facts
+    typer.echo(f"{facts['model']} version {facts['version']} ({facts['verdict']}), run {facts['run_id']}")
 
 
 def main() -> None:
@@ -179,13 +270,21 @@ def main() -> None:
         app()
     except (MobileVDError, UnusableError) as error:
         typer.echo(str(error), err=True)
-        raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "mobilevd").startswith("mobilevd"):
+            raise
+        what = f"This needs {error.name}, which is not installed"
+        typer.echo(f"{what}\n  where:   pip install 'mobilevd[train]'", err=True)
+    else:
+        return
+    raise SystemExit(1)
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise MobileVDError("The image does not exist", got=str(path), allowed="a photograph", where="IMAGE")
-    return path
+def _shown(made) -> bool:
+    if not made.problem:
+        size = f"{made.frames} frames at {made.fps:g} fps in {made.seconds:.2f} s"
+        typer.echo(f"{made.film.path}: {size}")
+    return not made.problem
 
 
 def _print(rows: list[dict], as_json: bool) -> None:

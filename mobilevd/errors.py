@@ -1,8 +1,15 @@
 """Errors with a headline: what is wrong, what was got, what is allowed, and where to change it."""
 
+import re
+
+
+def sanitised(text: str) -> str:
+    """``text`` with user and password taken out of every address in it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
 
 class MobileVDError(ValueError):
-    """A problem the user can mend. The message is whole: it never needs a traceback to be understood.
+    """A problem the user can mend. The message is whole, never needs a traceback, and shows no address's password.
 
     Args:
         what: the headline, without a full stop.
@@ -12,12 +19,13 @@ class MobileVDError(ValueError):
     """
 
     def __init__(self, what: str, *, got: object = None, allowed: str | None = None, where: str | None = None):
+        got, allowed, where = (sanitised(told) if isinstance(told, str) else told for told in (got, allowed, where))
         self.what, self.got, self.allowed, self.where = what, got, allowed, where
         lines = [what]
         lines += [f"  got:     {got!r}" if not isinstance(got, str) else f"  got:     {got}"] if got is not None else []
         lines += [f"  allowed: {allowed}"] if allowed else []
         lines += [f"  where:   {where}"] if where else []
-        super().__init__("\n".join(lines))
+        super().__init__(sanitised("\n".join(lines)))
 
 
 class RecipeError(MobileVDError):

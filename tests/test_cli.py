@@ -65,7 +65,10 @@ def test_every_command_is_listed_with_what_it_does():
         ("sample-data", ("Bring the sample clips", "FOLDER")),
         ("cost", ("nothing is run", "--ladder", "--ablations", "--model", "--split", "--with-encoders", "--json")),
         ("evaluate", ("FVD, KVD and motion", "--real", "--generated", "--frames", "--fps", "--json")),
-        ("generate", ("Animate a photograph", "IMAGE", "OUT", "--model", "--seed", "--fps", "--motion")),
+        (
+            "generate",
+            ("Animate photographs", "IMAGE", "OUT", "--model", "--variants", "--format", "--backend"),
+        ),
     ],
 )
 def test_help_of_a_command_names_its_options(command, expected, monkeypatch):
@@ -104,6 +107,19 @@ def test_generate_heeds_seed_rate_and_motion(bundle, photo, tmp_path):
         picture.seek(1)
         picture.load()
         assert picture.info["duration"] == pytest.approx(1000 / 12, abs=1)
+
+
+def test_generate_animates_a_folder_tells_each_film_and_ends_with_an_error_for_the_bad_ones(bundle, photo, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(photo, tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.jpg").write_text("words")
+    words = ["generate", tmp_path / "in", tmp_path / "out", "--model", bundle, "--format", "gif", "--variants", "2"]
+    done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert "2 of 4 films were not made" in str(done.exception)
+    assert "b.jpg: not a photograph" in str(done.exception)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["a-seed0.gif", "a-seed1.gif"]
+    assert all(f"{name}: 14 frames at 7 fps" in done.stdout for name in ("a-seed0.gif", "a-seed1.gif"))
+    assert "with torch, ready after" in done.stderr
 
 
 def test_output_of_another_kind_is_refused_before_anything_is_read(refused, tmp_path):

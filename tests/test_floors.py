@@ -49,8 +49,11 @@ SAME_ROOM = {
     "remote": "objects",
     "alerts": "objects",
     "cli_registry": "cli",
+    "pyfunc": "registry",
+    "transfer": "objects",
 }  # files that share a room without a folder
-LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli")
+LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli", "transfer")
+LIGHT += ("stages.generate", "stages.models", "stages.serve", "device.animate")
 
 
 def sources() -> dict[str, str]:

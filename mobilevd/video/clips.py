@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mobilevd.params import Clip
 from mobilevd.video import decode
 from mobilevd.video.decode import Reason, Timing, UnusableError
+from mobilevd.video.photo import SUFFIXES, fit, upright
 from mobilevd.video.render import render
 from mobilevd.video.split import split
-
-PHOTO_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Source:
 
     @property
     def is_photo(self) -> bool:
-        return self.path.suffix.lower() in PHOTO_SUFFIXES
+        return self.path.suffix.lower() in SUFFIXES
 
 
 def sources(data: Path) -> list[Source]:
@@ -86,26 +85,9 @@ def window(path: Path, clip: Clip, timing: Timing, start_s: float) -> UInt8[Tens
     return torch.stack([_tensor(fit(Image.fromarray(picture), clip.width, clip.height)) for picture in pictures])
 
 
-def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Resize to cover width x height, antialiased, and cut the centre out; integer arithmetic, the same everywhere."""
-    scale = max(width / picture.width, height / picture.height)
-    box_width, box_height = min(picture.width, width / scale), min(picture.height, height / scale)
-    left, top = (picture.width - box_width) / 2, (picture.height - box_height) / 2
-    box = (left, top, left + box_width, top + box_height)
-    return picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
-
-
 def photograph(path: Path) -> UInt8[Tensor, "3 H W"]:
     """A photograph upright and in colour, at its own size. Errors: UnusableError."""
-    if path.stat().st_size == 0:
-        raise UnusableError(Reason.EMPTY)
-    try:
-        with Image.open(path) as picture:
-            return _tensor(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UnusableError(Reason.NOT_PHOTO) from error
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError on a broken PNG chunk
-        raise UnusableError(Reason.DAMAGED, str(error).lower()) from error
+    return _tensor(upright(path))
 
 
 def rendered(

@@ -1,24 +1,23 @@
-"""Frames to a file that people can play: MP4 (H.264), GIF or WebP, by the name's ending. **Axes** F 3 H W uint8."""
+"""Frames to a file that people can play: MP4 (H.264), GIF or WebP, by the name's ending. **Axes** F H W 3 uint8."""
 
 from pathlib import Path
 
 import av
+import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
 
 from mobilevd.errors import MobileVDError
 
 SUFFIXES = (".mp4", ".gif", ".webp")
 
 
-def save(video: UInt8[Tensor, "F 3 H W"], path: Path, fps: float) -> Path:
-    """Write ``video`` whole or not at all. Errors: MobileVDError when the name's ending is not one of SUFFIXES."""
+def save(frames: UInt8[np.ndarray, "F H W 3"], path: Path, fps: float) -> Path:
+    """Write ``frames`` whole or not at all. Errors: MobileVDError when the name's ending is not one of SUFFIXES."""
     path = Path(path)
     check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".part-{path.name}")
-    frames = video.permute(0, 2, 3, 1).contiguous().numpy()
     if path.suffix.lower() == ".mp4":
         _mp4(frames, aside, fps)
     else:

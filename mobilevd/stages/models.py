@@ -1,0 +1,118 @@
+"""A model under the name that people give it: a folder, ``s3://…``, ``models:/name/7`` or ``models:/name@champion``.
+
+**Keeps** what a registered name leads to has the digest that was noted at registration; a fetched copy is kept, whole
+or not at all, and checked again on every load (``tests/stages/test_models.py``).
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from mobilevd.artifacts import MANIFEST, file_sha256, verify
+from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.ledger import Ledger, projection
+from mobilevd.packages import cache_dir
+
+SCHEME = "models:/"
+ADDRESS = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
+
+
+def is_registered(address: str) -> bool:
+    """Whether ``address`` names a registered model and no folder."""
+    return address.startswith(SCHEME)
+
+
+def folder(address: str) -> Path:
+    """The bundle's folder on this machine; one in a remote store is fetched once, into the cache.
+
+    Errors: MobileVDError for a name that leads nowhere; IntegrityError when the store holds another bundle than the
+    one registered.
+    """
+    if address.startswith("s3://"):
+        return _pulled(address)
+    if not is_registered(address):
+        return _on_disk(address)
+    from mobilevd import versions
+
+    version = version_of(address)
+    if (digest := version.tags.get("bundle_sha256")) is None:
+        raise IntegrityError("The version has no digest of its own", got=address, allowed="a tag bundle_sha256")
+    kept = cache_dir() / "models" / digest
+    if not kept.exists():
+        with versions.bundle(version) as stored:
+            if versions.is_here(version):
+                return _of_digest(stored, digest)
+            _keep(stored, kept, digest)
+    return _of_digest(kept, digest)
+
+
+def version_of(address: str):
+    """The registered version that ``address`` names. The ledger says who is champion, where its place is known.
+
+    Errors: MobileVDError for an address of another form, or one that leads nowhere.
+    """
+    from mobilevd import versions
+
+    parts = ADDRESS.fullmatch(address)
+    if parts is None:
+        raise _no_model(address)
+    name, number, alias = parts["name"], parts["number"], parts["alias"]
+    if number:
+        return versions.find(name, number)
+    if versions.knows_ledger():
+        stated = projection(Ledger(versions.ledger_address(name)).history())
+        if alias in stated:
+            return versions.find(name, stated[alias])
+    return versions.aliased(name, alias)
+
+
+def _on_disk(address: str) -> Path:
+    if "://" in address:
+        raise _no_model(address)
+    return Path(address)
+
+
+def _no_model(address: str) -> MobileVDError:
+    allowed = "a bundle's folder, s3://bucket/prefix, models:/mobilevd/7 or models:/mobilevd@champion"
+    return MobileVDError("This names no model", got=address, allowed=allowed, where="--model")
+
+
+def _pulled(address: str) -> Path:
+    from mobilevd import objects, transfer
+
+    manifest = objects.at(address).read(MANIFEST)
+    if manifest is None:
+        raise MobileVDError("No bundle lies there", got=address, allowed="a prefix that one was pushed to")
+    digest = hashlib.sha256(manifest).hexdigest()
+    kept = cache_dir() / "models" / digest
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        transfer.pull(address, kept, digest)
+    return _of_digest(kept, digest)
+
+
+def _of_digest(bundle: Path, digest: str) -> Path:
+    """The manifest's digest only: the files are checked by whoever loads them."""
+    manifest = bundle / MANIFEST
+    if not manifest.is_file() or file_sha256(manifest) != digest:
+        raise IntegrityError(
+            "This is not the bundle that was registered",
+            got=file_sha256(manifest) if manifest.is_file() else "no manifest",
+            allowed=digest,
+            where=str(bundle),
+        )
+    return bundle
+
+
+def _keep(stored: Path, kept: Path, digest: str) -> None:
+    verify(stored, digest)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".part-") as aside:
+        whole = Path(shutil.copytree(stored, Path(aside) / "bundle"))
+        try:
+            whole.rename(kept)
+        except OSError:  # another process was first; what it kept is checked like ours
+            if not kept.exists():
+                raise
