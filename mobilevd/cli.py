@@ -185,10 +185,12 @@ def push(
     folder: Annotated[Path, typer.Argument(help="A bundle, or another sealed folder.")],
     address: Annotated[str, typer.Argument(help="s3://bucket/prefix")],
 ) -> None:
-    """Send a bundle to S3; what lies there already is not sent again."""
-    from mobilevd import transfer
+    """Send a bundle to S3, its manifest last; what lies there already is not sent again."""
+    from mobilevd import artifacts, remote
 
-    typer.echo(f"{address}: {transfer.push(folder, address) / 1e6:.1f} MB sent")
+    artifacts.verify(folder)
+    remote.push(folder, address.rstrip("/"))
+    typer.echo(f"{address}: every file lies there")
 
 
 @app.command()
@@ -197,9 +199,12 @@ def pull(
     folder: Annotated[Path, typer.Argument(help="The folder to make.")],
 ) -> None:
     """Bring a bundle from S3, whole or not at all; a pull that was cut off goes on."""
-    from mobilevd import transfer
+    from mobilevd import artifacts, remote
 
-    typer.echo(f"{transfer.pull(address, folder)}: every file has its digest")
+    if folder.exists():
+        raise MobileVDError("The folder is there already", got=str(folder), allowed="a folder to be made")
+    artifacts.verify(remote.pull(address.rstrip("/"), folder.resolve()))
+    typer.echo(f"{folder}: every file has its digest")
 
 
 @app.command()

@@ -119,23 +119,6 @@ class Bucket:
                     return None
                 raise
 
-    def head(self, name: str) -> dict[str, Any] | None:
-        """What S3 says about an object; None where there is none."""
-        from botocore.exceptions import ClientError
-
-        with self.told():
-            try:
-                return self.client.head_object(**self.at(name))
-            except ClientError as error:
-                if _code(error) == GONE:
-                    return None
-                raise
-
-    def check(self) -> None:
-        """Errors: MobileVDError when there is no such bucket; some servers would make one at the first write."""
-        with self.told():
-            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
-
     def at(self, name: str) -> dict[str, str]:
         """Where the object lies, in boto3's words."""
         return {"Bucket": self.bucket, "Key": self.prefix + name}
@@ -173,15 +156,14 @@ def _told(where: str, *kinds: type[Exception]) -> Iterator[None]:
         raise MobileVDError(
             "The store does not answer as it should",
             got=f"{type(error).__name__}: {error}",
-            allowed=REMEDIES.get(_code(error), "an address that can be read and written"),
+            allowed=remedy(error) or "an address that can be read and written",
             where=where,
         ) from None
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether asking again may help: a cut connection or a server's own trouble, not a refusal."""
-    status = (getattr(error, "response", None) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-    return status >= 500 or status == 429
+def remedy(error: Exception) -> str | None:
+    """What would have been accepted, for refusals of S3 that say so."""
+    return REMEDIES.get(_code(error))
 
 
 def _code(error: Any) -> str:

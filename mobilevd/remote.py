@@ -6,7 +6,6 @@ the files it lacks (``tests/test_remote.py``). Region, endpoint and keys come fr
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mobilevd import objects, transfer
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.places import cache_dir
 
@@ -34,6 +34,7 @@ def push(folder: Path, address: str) -> None:
     folder, (bucket, prefix) = Path(folder), _parts(address)
     files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (p.name == MANIFEST, p))
     with _store(address) as s3:
+        s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)  # some servers make a bucket at its first write
         for path in files:
             _send(s3, path, bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
 
@@ -148,27 +149,20 @@ def _send(s3: Any, path: Path, bucket: str, key: str) -> bool:
         there = None
     if there == digest:
         return False
-    words = {"Metadata": {"sha256": digest}, "ChecksumAlgorithm": "SHA256"}
-    s3.upload_file(str(path), bucket, key, ExtraArgs=words)
+    transfer.send(s3, path, bucket, key, digest)
     return True
 
 
 def _bring(s3: Any, address: str, path: Path, digest: str, kind: str = "sha256") -> None:
-    from boto3.exceptions import S3TransferFailedError
     from botocore.exceptions import ClientError
 
     if path.is_file() and _digest(path, kind) == digest:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.fetched")
     try:
-        s3.download_file(*_parts(address), str(aside))
-    except (ClientError, S3TransferFailedError) as error:
+        transfer.bring(s3, *_parts(address), path, digest, kind)
+    except ClientError as error:
         raise _gone(error, address) from None
-    if (got := _digest(aside, kind)) != digest:
-        aside.unlink()
-        raise IntegrityError("A file changed since it was sealed", got=got, allowed=digest, where=address)
-    aside.replace(path)
 
 
 def _inside(folder: Path, name: str, address: str) -> Path:
@@ -188,7 +182,7 @@ def _gone(error: Exception, address: str) -> MobileVDError:
 
 
 def _refused(error: Exception, address: str) -> MobileVDError:
-    allowed = "a bucket that answers, and keys that may read and write it"
+    allowed = objects.remedy(error) or "a bucket that answers, and keys that may read and write it"
     return MobileVDError(
         "The store of artifacts refuses", got=f"{type(error).__name__}: {error}", allowed=allowed, where=address
     )

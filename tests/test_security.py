@@ -135,7 +135,7 @@ def test_link_out_of_a_bundle_is_no_file_of_it(tmp_path):
         MobileVDPipeline.from_pretrained(folder)
 
 
-def test_planted_secrets_are_in_nothing_a_failing_command_says(tmp_path, monkeypatch, capsys):
+def test_nothing_that_a_failing_command_says_holds_a_secret(tmp_path, monkeypatch, capsys):
     """In the tracking address, the ledger's address, keys, and a model's address."""
     secrets = {
         "MLFLOW_TRACKING_URI": "http://me:planted-1@127.0.0.1:9",

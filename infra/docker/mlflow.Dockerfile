@@ -3,7 +3,7 @@ FROM python:3.11.14-slim-bookworm
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 COPY constraints.txt /tmp/constraints.txt
-RUN pip install --constraint /tmp/constraints.txt mlflow==3.17.2 boto3==1.40.26 psycopg2-binary==2.9.11 \
+RUN pip install --constraint /tmp/constraints.txt mlflow==3.17.2 boto3==1.40.26 psycopg2-binary==2.9.13 \
     && useradd --create-home --uid 10001 mlflow
 COPY --chmod=0555 infra/docker/mlflow.sh /usr/local/bin/serve-mlflow
 

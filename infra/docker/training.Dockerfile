@@ -11,7 +11,7 @@ COPY constraints.txt pyproject.toml README.md ./
 COPY mobilevd ./mobilevd
 RUN pip install --constraint constraints.txt uv==0.13.9 \
     && uv pip install --system --no-cache --constraint constraints.txt torch \
-    && uv pip install --system --no-cache --constraint constraints.txt --editable '.[cloud,device]'
+    && uv pip install --system --no-cache --constraint constraints.txt --editable '.[train,cloud,device]'
 COPY flows ./flows
 COPY pocket ./pocket
 COPY recipes ./recipes

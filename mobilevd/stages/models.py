@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mobilevd import remote
 from mobilevd.artifacts import MANIFEST, file_sha256, verify
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.ledger import Ledger, projection
@@ -80,17 +81,8 @@ def _no_model(address: str) -> MobileVDError:
 
 
 def _pulled(address: str) -> Path:
-    from mobilevd import objects, transfer
-
-    manifest = objects.at(address).read(MANIFEST)
-    if manifest is None:
-        raise MobileVDError("No bundle lies there", got=address, allowed="a prefix that one was pushed to")
-    digest = hashlib.sha256(manifest).hexdigest()
-    kept = cache_dir() / "models" / digest
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        transfer.pull(address, kept, digest)
-    return _of_digest(kept, digest)
+    manifest = remote.read(f"{address.rstrip('/')}/{MANIFEST}")
+    return remote.fetch(address.rstrip("/"), hashlib.sha256(manifest).hexdigest())
 
 
 def _of_digest(bundle: Path, digest: str) -> Path:
