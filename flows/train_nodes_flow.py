@@ -29,6 +29,11 @@ class TrainNodesFlow(TrainFlow):
     def finetuned(self, inputs):
         """Take the first machine's network."""
         self.take(inputs)
+        self.next(self.share_distill)
+
+    @step
+    def share_distill(self):
+        """Call the machines together: a step cannot bring branches together and part again."""
         self.next(self.distill, num_parallel=self.nodes)
 
     @card(type="blank")
@@ -43,6 +48,11 @@ class TrainNodesFlow(TrainFlow):
     def distilled(self, inputs):
         """Take the first machine's network."""
         self.take(inputs)
+        self.next(self.share_prune)
+
+    @step
+    def share_prune(self):
+        """Call the machines together: a step cannot bring branches together and part again."""
         self.next(self.prune, num_parallel=self.nodes)
 
     @card(type="blank")
@@ -57,6 +67,11 @@ class TrainNodesFlow(TrainFlow):
     def pruned(self, inputs):
         """Take the first machine's network."""
         self.take(inputs)
+        self.next(self.share_funnel)
+
+    @step
+    def share_funnel(self):
+        """Call the machines together: a step cannot bring branches together and part again."""
         self.next(self.funnel, num_parallel=self.nodes)
 
     @card(type="blank")

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too short"
     UNREADABLE = "cannot be read"
     STILL = "no motion"
+    CRASHED = "crashed or hung the decoder"
 
 
 class UnusableError(Exception):

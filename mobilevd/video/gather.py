@@ -4,9 +4,10 @@
 """
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from mobilevd.artifacts import file_sha256
 from mobilevd.errors import DataError
 from mobilevd.params import Clip, Prepare
 from mobilevd.progress import track
-from mobilevd.video import clips, decode, pictures, store
+from mobilevd.video import clips, decode, pictures, quarantine, store
 from mobilevd.video.clips import Source
 from mobilevd.video.decode import Reason, UnusableError
 from mobilevd.video.manifest import Rejected, Row
@@ -95,20 +96,36 @@ def _rejections(source: Source, found: Found) -> Iterator[None]:
 
 
 def _cut(source: Source, clip: Clip, prepare: Prepare, path: Path, found: Found) -> Part:
-    """Write every window of a video that moves to ``path``; of a photograph, see that it can be read."""
+    """Write every window of a video that moves to ``path``; of a photograph, see that it can be read.
+
+    Both in a process of their own: some files kill the one that decodes them.
+    """
+    words = (source.name, str(source.path), clip.model_dump(mode="json"), prepare.model_dump(mode="json"), str(path))
+    told = quarantine.shared().call(__name__, "cut", *words)
+    found.rejected += [Rejected(**window) for window in told["rejected"]]
+    if not told["starts_s"] and not source.is_photo:
+        raise UnusableError(Reason.STILL, "in every window")
+    return Part(path, tuple(told["starts_s"]))
+
+
+def cut(name: str, file: str, clip_values: dict, prepare_values: dict, path: str) -> dict:
+    """The quarantined half of ``_cut``: starts of the windows kept, and the windows left out. Errors: UnusableError."""
+    source, found, kept = Source(name, Path(file)), Found(), []
+    clip, prepare = (
+        kind.model_validate_json(json.dumps(values))
+        for kind, values in ((Clip, clip_values), (Prepare, prepare_values))
+    )
     if source.is_photo:
         clips.photograph(source.path)
-        return Part(path, ())
-    timing, kept = decode.timing(source.path), []
-    with store.ClipFile(path, clip) as file:
+        return {"starts_s": [], "rejected": []}
+    timing = decode.timing(source.path)
+    with store.ClipFile(Path(path), clip) as cut_to:
         for start_s in clips.starts(timing, clip, at_most=prepare.windows_per_source):
             video = clips.window(source.path, clip, timing, start_s)
             if _moves(source, video, start_s, prepare, found):
-                file.append(video)
+                cut_to.append(video)
                 kept.append(start_s)
-    if not kept:
-        raise UnusableError(Reason.STILL, "in every window")
-    return Part(path, tuple(kept))
+    return {"starts_s": kept, "rejected": [asdict(window) for window in found.rejected]}
 
 
 def _moves(source: Source, video: Tensor, start_s: float, prepare: Prepare, found: Found) -> bool:

@@ -66,6 +66,16 @@ def test_argo_gets_the_other_flows_without_a_schedule(flow, tmp_path):
 
 
 @pytest.mark.slow
+def test_argo_gets_a_gang_for_every_stage_that_machines_share(tmp_path):
+    workflow = deployers.argo(tmp_path, "train_nodes")
+    steps = templates(workflow)
+    for stage in ("finetune", "distill", "prune", "funnel"):
+        assert "kind: JobSet" in steps[stage]["resource"]["manifest"]
+    assert "nvidia.com/gpu" in steps["finetune"]["resource"]["manifest"]
+    assert "resource" not in steps["quantize"]
+
+
+@pytest.mark.slow
 def test_a_flow_may_start_after_another_instead(tmp_path):
     after = RECIPE["retrain"] | {"event": None, "after": "IngestFlow"}
     notes = deployers.argo(tmp_path, "retrain", retrain=after)["metadata"]["annotations"]
