@@ -20,7 +20,7 @@ from mobilevd.stages import lineage, models
 
 CHAIN = ("prepare", "finetune", "distill", "prune", "funnel", "quantize", "evaluate")
 DATED = {"data_docs"}  # artifacts that tell when they were made
-TIMES = ("seconds", "_s", "_ms", "memory_mb")
+VARYING = ("seconds", "_s", "_ms", "memory_mb", "_reused")  # times, and what a cache happened to hold
 SAME, OTHER = "same digests", "other digests"
 
 
@@ -52,7 +52,8 @@ def run(address: str, workdir: Path, upto: str = CHAIN[-1], tolerance: float = 0
         records[stage] = record
         if record.data_md5 != told["data_md5"]:
             raise IntegrityError("The data here is not the model's", got=record.data_md5, allowed=told["data_md5"])
-        yield Replayed(stage, _artifacts(record, told), _differing(record, before, tolerance))
+        same = _artifacts(record, told)
+        yield Replayed(stage, same, {} if same == SAME else _differing(record, before, tolerance))
 
 
 def verdict(replayed: list[Replayed]) -> tuple[bool, str]:
@@ -75,7 +76,7 @@ def _differing(record: StageRecord, before: Mapping[str, float], tolerance: floa
     found = {}
     for name, now in record.figures.items():
         full = name if "." in name else f"{record.stage}.{name}"
-        if full.endswith(TIMES):
+        if full.endswith(VARYING):
             continue
         was = before.get(full, math.nan)
         if not math.isclose(was, now, rel_tol=tolerance, abs_tol=1e-9):
