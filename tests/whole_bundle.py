@@ -36,13 +36,22 @@ def _write_apart(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def border(token_dim: int):
+    """What the network of this bundle takes and gives; it keeps its batch of one."""
+    from mobilevd.device.inputs import GraphSpec, InputSpec
+
+    latents = (1, FRAMES, 4, LATENT_SIDE, LATENT_SIDE)
+    shapes = {"noise": latents, "image_latents": (1, *latents[2:]), "token": (1, 1, token_dim), "ids": (1, 3)}
+    given = tuple(InputSpec(name=name, shape=shape) for name, shape in shapes.items())
+    return GraphSpec(inputs=given, outputs=(InputSpec(name="latents", shape=latents),))
+
+
 def write(folder: Path) -> None:
     """Write and seal the bundle."""
     import one_step
     import tiny_svd
 
     from mobilevd.artifacts import MANIFEST, seal, write_json
-    from mobilevd.device import inputs
     from mobilevd.device.export import export
     from mobilevd.method import surgery
     from mobilevd.params import Clip
@@ -55,7 +64,7 @@ def write(folder: Path) -> None:
     surgery.save(*one_step.edited(), folder)
     clip = {"frames": FRAMES, "fps": 7.0, "width": SIDE, "height": SIDE}
     write_json(folder / "pipeline.json", {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02})
-    spec = inputs.one_step(FRAMES, 4, LATENT_SIDE, LATENT_SIDE, tiny_svd.TOWER["projection_dim"])
+    spec = border(tiny_svd.TOWER["projection_dim"])
     export(OneStep(surgery.load(folder)[0]).requires_grad_(False), spec, folder / "onnx" / "float.onnx", 18)
     spec.save(folder / "onnx")
     shutil.copyfile(folder / "onnx" / "float.onnx", folder / "onnx" / "quantized.onnx")
