@@ -93,10 +93,10 @@ class TrainFlow(RecipeFlow):
     @card(type="blank")
     @step
     def gate(self):
-        """Compare every gate's metric with its limit."""
+        """Compare every gate's metric with its limit, and with the champion where a gate asks for that."""
         from mobilevd.stages import gate
 
-        self.run_stage("gate", gate.run)
+        self.run_stage("gate", gate.against_champion)
         self.next(self.register)
 
     @card(type="blank")

@@ -39,15 +39,17 @@ def report(**changes) -> dict[str, Any]:
     return told | changes
 
 
-def offer(workdir: Path, fill: Callable[[Path], Any] | None = None, **told) -> str:
+def offer(
+    workdir: Path, fill: Callable[[Path], Any] | None = None, reported: dict[str, Any] | None = None, **told
+) -> str:
     """Register a bundle whose stages, gate report and lineage fit together; returns its version.
 
     ``fill`` writes networks into the bundle that can be run, instead of the few bytes that stand for them; ``told`` is
-    what else, or what other, the lineage says.
+    what else, or what other, the lineage says, and ``reported`` what the gate's report does.
     """
     gates, client = workdir / "gates", tracking.client()
-    write_json(gates / lineage.REPORT, report(data_md5=told.get("data_md5", DATA)))
-    shipped = bundle(workdir / "bundle", seal(gates), fill or few_bytes, **told)
+    write_json(gates / lineage.REPORT, report(data_md5=told.get("data_md5", DATA), **(reported or {})))
+    shipped = bundle(workdir / "bundle", seal(gates), fill or few_bytes, reported, **told)
     if (experiment := client.get_experiment_by_name(MODEL)) is None:
         made = client.create_experiment(MODEL, artifact_location=registry.artifact_folder())
     run = client.create_run(experiment.experiment_id if experiment else made, tags={"verdict": registry.PASSED})
@@ -63,11 +65,13 @@ def few_bytes(folder: Path) -> None:
     write_json(folder / registry.SETTINGS, {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02})
 
 
-def bundle(folder: Path, gates: Artifact, fill: Callable[[Path], Any], **more) -> Artifact:
+def bundle(
+    folder: Path, gates: Artifact, fill: Callable[[Path], Any], reported: dict[str, Any] | None = None, **more
+) -> Artifact:
     fill(folder)
     (folder / "onnx").mkdir()
     (folder / "onnx" / "quantized.onnx").write_text("graph")
-    write_json(folder / lineage.REPORT, report(data_md5=more.get("data_md5", DATA)))
+    write_json(folder / lineage.REPORT, report(data_md5=more.get("data_md5", DATA), **(reported or {})))
     (folder / lineage.RECIPE).write_text(yaml.safe_dump(recipe().model_dump(mode="json")))
     network = lineage.sealed_sha256({f"unet/{p.name}": file_sha256(p) for p in (folder / "unet").iterdir()})
     onnx = lineage.sealed_sha256({"quantized.onnx": file_sha256(folder / "onnx" / "quantized.onnx")})

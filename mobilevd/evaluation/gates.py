@@ -145,7 +145,7 @@ class _Case:
             return ["no limit without its reference: no champion was given; judge again with the champion's report"]
         fault = _fault(name, known) or (_fault_of_interval(name, known) if gate.by == "interval" else None)
         if fault is None and known[name] <= 0 and gate.kind in ("max_ratio", "max_worse_percent", "min_better_percent"):
-            fault = f"{name} is {known[name]:g}, and a ratio needs a positive figure"
+            fault = f"{name} is {known[name]:g}, and a ratio needs a positive figure; gate on an absolute one"
         fault = fault or (self._other_protocol(gate.metric) if gate.of == CHAMPION else None)
         return [f"no limit without its reference: {fault}" if fault else None]
 
@@ -190,9 +190,9 @@ def _fault(metric: str, figures: Mapping[str, Any]) -> str | None:
     if math.isinf(value):
         return f"{metric} is infinite: something overflowed or was divided by zero; look at the stage that reports it"
     if value < 0 and metric.rsplit(".", 1)[-1] in DISTANCES:
-        return f"{metric} is {value:g}, but a Fréchet distance cannot be negative; its covariances were not stable"
+        return f"{metric} is {value:g}, but a Fréchet distance cannot be negative; compute it anew, stably"
     if value < 0 and metric.endswith(AMOUNTS):
-        return f"{metric} is {value:g}, but an amount cannot be negative; the measurement is wrong"
+        return f"{metric} is {value:g}, but an amount cannot be negative; measure it again"
     return None
 
 
@@ -211,7 +211,8 @@ def _fault_of_interval(metric: str, figures: Mapping[str, Any]) -> str | None:
     if any(_fault(f"{metric}{end}", figures) for end in ("_low", "_high")):
         return f"{metric} has no interval; report {metric}_low and {metric}_high, or gate on the point"
     low, high = _bounds(metric, figures)
-    return f"{metric} has an interval whose ends are exchanged, {low:g} to {high:g}" if low > high else None
+    exchanged = f"{metric} has an interval whose ends are exchanged, {low:g} to {high:g}; report the lower one as _low"
+    return exchanged if low > high else None
 
 
 def _missing(metric: str, figures: Mapping[str, Any]) -> str:

@@ -11,12 +11,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mobilevd.artifacts import StageRecord, seal, write_json
+from mobilevd import versions
+from mobilevd.artifacts import StageRecord, seal, verify, write_json
 from mobilevd.errors import IntegrityError
 from mobilevd.evaluation import fingerprint
-from mobilevd.evaluation.gates import Champion, Origin, Verdict, judge
+from mobilevd.evaluation.gates import CHAMPION, Champion, Origin, Verdict, judge
+from mobilevd.ledger import Ledger
 from mobilevd.params import Recipe
-from mobilevd.stages.evaluate import LABELS as CONTENDERS
+from mobilevd.stages.contenders import LABELS as CONTENDERS
 
 VERDICT_FILE = "gates.json"
 CLASS = ("processor", "system", "threads")  # facts that make two machines one class of device
@@ -51,6 +53,28 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, champion:
         started_at=started,
         seconds=time.time() - started,
     )
+
+
+def against_champion(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
+    """``run``, with the champion's report out of the registry. Errors: as ``run`` and ``champion_of``."""
+    return run(recipe, inputs, workdir, champion_of(recipe))
+
+
+def champion_of(recipe: Recipe) -> Champion | None:
+    """The model to beat, out of its own verified bundle; None when no gate asks for it, and nobody is asked then.
+
+    Errors: MobileVDError when the registry does not answer; IntegrityError when the bundle changed or has no figures.
+    """
+    if all(gate.of != CHAMPION for gate in recipe.gates):
+        return None
+    model = recipe.registry.model
+    entries = Ledger(versions.ledger_address(model)).history()
+    if not entries:
+        return Champion(none_yet=True)
+    best = entries[-1]
+    with versions.bundle(versions.find(model, best.to_version)) as folder:
+        verify(folder, best.bundle_sha256)
+        return read_champion(folder / VERDICT_FILE)
 
 
 def read_champion(report: Path) -> Champion:

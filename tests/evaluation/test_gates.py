@@ -1,7 +1,7 @@
 """Gates: what is good enough passes, and everything that was not shown fails with its own reason."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -255,3 +255,50 @@ def test_gate_against_the_champion_needs_one_or_the_word_that_there_is_none():
 
 def test_a_difference_of_distances_may_be_negative():
     assert only(Gate(metric="student.fvd_minus_teacher", max=0.0), {"student.fvd_minus_teacher": -3.0}).passed
+
+
+MINE = Origin(fingerprint={"fps": 7.0}, device="phone")
+REFUSALS = {
+    "missing": ({}, {}, "was not measured", "correct the gate's name or add the stage"),
+    "NaN": ({"student.fvd": float("nan")}, {}, "is NaN", "look at the samples"),
+    "infinite": ({"student.fvd": float("inf")}, {}, "is infinite", "look at the stage"),
+    "negative FVD": ({"student.fvd": -1.0}, {}, "cannot be negative", "compute it anew"),
+    "a string": ({"student.fvd": "low"}, {}, "is not a number but 'low'", "must give one figure"),
+    "stale": ({"student.fvd": 1.0}, {"measured_at": 1.0, "made_at": 90.0}, "is stale", "measure it again"),
+    "other artifact": (
+        {"student.fvd": 1.0},
+        {"judged": {"funnel": "a"}, "shipped": {"funnel": "b"}},
+        "another artifact of funnel",
+        "measure it again",
+    ),
+    "other fingerprint": ({"student.fvd": 1.0}, {"fingerprint": {"fps": 25.0}}, "differs in fps", "under one protocol"),
+    "other device class": ({"student.fvd": 1.0}, {"device": "host"}, "was measured on phone", "one class of device"),
+    "no champion": ({"student.fvd": 1.0}, None, "no champion was given", "judge again with the champion's report"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_every_refusal_has_a_reason_of_its_own_and_says_what_to_do(name):
+    figures, origin, reason, remedy = REFUSALS[name]
+    gate = Gate(metric="student.fvd", max_worse=1.0, of="champion")
+    champion = None if origin is None else Champion({"student.fvd": 2.0}, {"student.fvd": MINE})
+    mine = replace(MINE, **(origin or {}))
+    [row] = judge([gate], figures, champion, {"student.fvd": mine}).rows
+    assert (row.passed, row.status) == (False, "fail")
+    told = row.reason.split("; ")
+    assert any(reason in part for part in told), told
+    assert any(remedy in part for part in told), told
+    others = {said for other, (_, _, said, _) in REFUSALS.items() if other != name}
+    assert not any(said in row.reason for said in others)
+
+
+def test_the_same_figure_without_a_fault_passes():
+    gate = Gate(metric="student.fvd", max_worse=1.0, of="champion")
+    champion = Champion({"student.fvd": 2.0}, {"student.fvd": MINE})
+    assert judge([gate], {"student.fvd": 1.0}, champion, {"student.fvd": MINE}).passed
+
+
+def test_no_gates_are_refused_with_what_to_do():
+    [row] = judge([], {"student.fvd": 1.0}).rows
+    assert "no gate was given" in row.reason
+    assert "add gates to the recipe" in row.reason

@@ -2,13 +2,16 @@
 
 import json
 
+import candidates
 import pytest
+import tracking
 
+from mobilevd import versions
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import IntegrityError
 from mobilevd.evaluation.gates import Champion
 from mobilevd.params import Recipe, check
-from mobilevd.stages import gate
+from mobilevd.stages import gate, promote
 
 OPTIM = {"lr": 1.0e-4}
 FIELDS = {
@@ -177,6 +180,31 @@ def test_gate_against_a_champion_that_nobody_named_does_not_pass(tmp_path):
     told = reasons(tmp_path, None, scored(1.0))
     assert len(told) == 2
     assert all("no champion was given" in reason for reason in told)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.delenv(versions.LEDGER, raising=False)
+    return tracking.use(tmp_path / "store", monkeypatch)
+
+
+def test_registrys_champion_is_what_the_flow_holds_a_run_against(store, tmp_path):
+    assert gate.champion_of(CHAMPION_GATES) == Champion(none_yet=True)
+    assert gate.against_champion(CHAMPION_GATES, scored(900.0), tmp_path / "first").facts["verdict"] == "passed"
+    told = {"figures": {"student.fvd": 280.0, "profile.host-cpu.p50_ms": 20.0}, "fingerprint": FIELDS}
+    version = candidates.offer(tmp_path / "run", reported=told | {"devices": {"host-cpu": "x86"}})
+    promote.run(candidates.MODEL, promote.candidate(candidates.MODEL, version, "tried"), lambda folder: None)
+    for student, verdict in ((308.0, "passed"), (309.0, "rejected")):
+        made = gate.against_champion(CHAMPION_GATES, scored(student), tmp_path / "now")
+        assert made.facts["verdict"] == verdict
+    candidates.edit(candidates.stored(version) / "gates.json", figures={"student.fvd": 9000.0})
+    with pytest.raises(IntegrityError, match=r"gates\.json"):
+        gate.champion_of(CHAMPION_GATES)
+
+
+def test_registry_is_not_asked_when_no_gate_wants_a_champion(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert gate.champion_of(RECIPE) is None
 
 
 def test_report_without_figures_is_no_champion(tmp_path):
