@@ -7,7 +7,7 @@ markup (``tests/evaluation/test_gallery.py``).
 import base64
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from numbers import Real
 from typing import Any
@@ -30,20 +30,29 @@ GATE_HEADS = {"metric": "Metric", "value": "Value", "relation": "Wanted", "limit
 
 @dataclass(frozen=True)
 class Clip:
-    """One animated WebP in which all ``columns`` play side by side and in step; ``distance`` sorts, the worst first."""
+    """One animated WebP in which all ``columns`` play side by side and in step; ``distance`` sorts, the worst first.
+
+    ``distances`` by column are told; ``strip`` (a row of frames per column) and ``difference`` (each column less the
+    first, in step) are folded away under it.
+    """
 
     name: str
     caption: str
     columns: list[str]
     webp: bytes
     distance: float | None = None
+    distances: dict[str, float] = field(default_factory=dict)
+    strip: bytes = b""
+    difference: bytes = b""
 
 
-def page(title: str, verdict: str, gates: list[dict], scores: list[dict], costs: list[dict], clips: list[Clip]) -> str:
+def page(
+    title: str, verdict: str | None, gates: list[dict], scores: list[dict], costs: list[dict], clips: list[Clip]
+) -> str:
     """The whole page as HTML.
 
     Args:
-        verdict: "passed", or anything else for a run that was refused.
+        verdict: "passed", or anything else for a run that was refused; None when nothing was judged.
         gates: rows of the gate report (metric, value, limit, relation, passed, reason, why).
         scores: a row per reference or network, its name first; the same keys in all.
         costs: a row per stage, its name first.
@@ -74,7 +83,9 @@ def text(value: Any) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
-def _header(title: str, verdict: str, gates: Sequence[dict]) -> str:
+def _header(title: str, verdict: str | None, gates: Sequence[dict]) -> str:
+    if verdict is None:
+        return f'<header class="good"><p class="kicker">Comparison</p><h1>{escape(title)}</h1></header>'
     passed = sum(bool(row["passed"]) for row in gates)
     kind = "good" if verdict == "passed" else "bad"
     return (
@@ -149,17 +160,30 @@ def _worst_first(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _figure(clip: Clip) -> str:
-    if clip.webp[8:12] != WEBP:
-        raise IntegrityError(f"The clip {clip.name} is no WebP", got=clip.webp[:12], allowed="an animated WebP")
     labels = "".join(f"<span>{escape(column)}</span>" for column in clip.columns)
-    alt = escape(f"{clip.name}: {', '.join(clip.columns)} side by side")
-    distance = "" if clip.distance is None else f' <span class="pill">distance {escape(text(clip.distance))}</span>'
-    data = base64.b64encode(clip.webp).decode("ascii")
+    told = clip.distances or ({} if clip.distance is None else {"": clip.distance})
+    pills = "".join(
+        f' <span class="pill">{escape(f"distance {name}".strip())} {text(d)}</span>' for name, d in told.items()
+    )
+    folded = _folded(clip, "strip", "Frames", clip.strip) + _folded(clip, "difference", "Difference", clip.difference)
     return (
         f'<figure><div class="frame"><div class="stage" style="--columns:{len(clip.columns)}">'
-        f'<div class="labels">{labels}</div><img alt="{alt}" src="data:image/webp;base64,{data}"></div></div>'
-        f"<figcaption><b>{escape(clip.name)}</b> {escape(clip.caption)}{distance}</figcaption></figure>"
+        f'<div class="labels">{labels}</div>{_image(clip, "side by side", clip.webp)}</div></div>'
+        f"<figcaption><b>{escape(clip.name)}</b> {escape(clip.caption)}{pills}</figcaption>{folded}</figure>"
     )
+
+
+def _image(clip: Clip, what: str, data: bytes) -> str:
+    if data[8:12] != WEBP:
+        raise IntegrityError(f"The clip {clip.name} is no WebP", got=data[:12], allowed="an animated WebP")
+    alt = escape(f"{clip.name}: {', '.join(clip.columns)} {what}")
+    return f'<img alt="{alt}" src="data:image/webp;base64,{base64.b64encode(data).decode("ascii")}">'
+
+
+def _folded(clip: Clip, what: str, heading: str, data: bytes) -> str:
+    if not data:
+        return ""
+    return f'<details><summary>{heading}</summary><div class="stage">{_image(clip, what, data)}</div></details>'
 
 
 _STYLE = """
@@ -211,6 +235,8 @@ figure { margin: 0 0 26px; }
 .labels span { padding: 7px 4px; }
 .stage img { display: block; width: 100%; height: auto; }
 figcaption { padding: 8px 4px 0; color: var(--soft); font-size: 14px; }
+details { padding: 4px; color: var(--soft); font-size: 14px; }
+summary { cursor: pointer; }
 figcaption b { color: var(--ink); font-weight: 600; margin-right: 6px; }
 @media (max-width: 640px) { main { padding: 16px 12px 40px; } header { padding: 20px; } h1 { font-size: 24px; } }
 """

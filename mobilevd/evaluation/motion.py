@@ -5,10 +5,10 @@ a collapsed model is told by its own figure (``tests/evaluation/test_collapse.py
 **Axes** N F C H W, pixels in [0, 1] (bytes are divided by 255); one figure per clip unless said otherwise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from mobilevd.errors import DataError
@@ -24,22 +24,38 @@ BLANK = 1 / 255  # full scale: a frame that varies less than this shows nothing
 def figures(
     video: Clips, real: Float[Tensor, "M F 3 H W"] | UInt8[Tensor, "M F 3 H W"], paired: bool = True
 ) -> dict[str, float]:
-    """Every figure of one contender beside the real clips; with ``paired`` clips (one input each, in one order) also
-    ``input_adherence``, where the inputs differ.
+    """Every figure of one contender beside the real clips, see ``summary``; with ``paired`` clips (one input each, in
+    one order) also ``input_adherence``, where the inputs differ. Errors: DataError as below."""
+    known = per_clip(video) | ({"input_adherence": input_adherence(video, real[:, 0])} if paired else {})
+    return summary(known, per_clip(real))
 
-    ``*_ratio`` is over the real clips' figure; the others are means over clips. Errors: DataError as below.
-    """
-    found = {
-        "motion_ratio": energy_ratio(video, real),
-        "flicker": flicker(video).mean().item(),
-        "flicker_ratio": flicker(video).mean().item() / max(flicker(real).mean().item(), MIN_ENERGY),
-        "first_frame_copy_rate": first_frame_copy_rate(video).mean().item(),
-        "colour_entropy": colour_entropy(video).mean().item(),
-        "colour_entropy_ratio": colour_entropy(video).mean().item() / max(colour_entropy(real).mean().item(), 1e-6),
-        "blank_share": blank_share(video).mean().item(),
-        "loop_score": loop_score(video).mean().item(),
+
+def per_clip(video: Clips) -> dict[str, PerClip]:
+    """Each clip's own figures, of which ``summary`` makes a contender's. Errors: DataError for clips of other shape."""
+    return {
+        "energy": energy(video),
+        "flicker": flicker(video),
+        "first_frame_copy_rate": first_frame_copy_rate(video),
+        "colour_entropy": colour_entropy(video),
+        "blank_share": blank_share(video),
+        "loop_score": loop_score(video),
     }
-    return found | ({"input_adherence": input_adherence(video, real[:, 0]).mean().item()} if paired else {})
+
+
+def summary(made: Mapping[str, PerClip], real: Mapping[str, Float[Tensor, " M"]]) -> dict[str, float]:
+    """``*_ratio`` is over the real clips' figure; the others are means over clips. Errors: DataError for still ones."""
+    mean = {name: values.mean().item() for name, values in made.items() if name != "energy"}
+    return mean | {
+        "motion_ratio": _ratio(made["energy"], real["energy"]),
+        "flicker_ratio": mean["flicker"] / max(real["flicker"].mean().item(), MIN_ENERGY),
+        "colour_entropy_ratio": mean["colour_entropy"] / max(real["colour_entropy"].mean().item(), 1e-6),
+    }
+
+
+def shuffled(frames: int, seed: int) -> Int64[Tensor, " F"]:
+    """An order of frames for reference: the first, which was given, then the others in any order."""
+    later = torch.randperm(frames - 1, generator=torch.Generator().manual_seed(seed)) + 1
+    return torch.cat([torch.zeros(1, dtype=torch.long), later])
 
 
 def energy(video: Clips) -> PerClip:
@@ -52,10 +68,7 @@ def energy_ratio(video: Clips, real: Float[Tensor, "M F 3 H W"] | UInt8[Tensor, 
 
     Errors: DataError when the real clips do not move.
     """
-    reference = energy(real).mean().item()
-    if reference < MIN_ENERGY:
-        raise DataError("The real clips do not move", got=reference, allowed=f"a mean energy above {MIN_ENERGY}")
-    return energy(video).mean().item() / reference
+    return _ratio(energy(video), energy(real))
 
 
 def first_frame_distance(video: Clips) -> Float[Tensor, "N F-1"]:
@@ -91,17 +104,23 @@ def input_adherence(video: Clips, images: Float[Tensor, "N 3 H W"] | UInt8[Tenso
     1: the very image; 0 or below: no nearer to it than to any other, as of a model that ignores its input.
     Errors: DataError for fewer than two clips, another number of images, or images that are all the same.
     """
-    asked = torch.stack([clip[0] for clip in _each(images[:, None], frames=1)])
-    if len(video) != len(asked) or len(asked) < 2:
-        raise DataError("Each clip needs its image, and others", got=f"{len(asked)} images", allowed=f"{len(video)}")
-    rows = []
-    for i, clip in enumerate(_each(video, frames=1)):
-        apart = (clip[0] - asked).abs().mean(dim=(1, 2, 3))
-        others = (apart.sum() - apart[i]) / (len(asked) - 1)
-        rows.append(1 - apart[i] / others.clamp_min(BLANK))
-    if (asked - asked[:1]).abs().mean() < BLANK:
-        raise DataError("The images are all the same", allowed="images to tell apart")
-    return torch.stack(rows)
+    if len(video) != len(images):
+        raise DataError("Each clip needs its image", got=f"{len(images)} images", allowed=f"{len(video)}")
+    return torch.stack([adherence(clip[0], images, k) for k, clip in enumerate(video)])
+
+
+def adherence(
+    first: Float[Tensor, "3 H W"] | UInt8[Tensor, "3 H W"],
+    images: Float[Tensor, "N 3 H W"] | UInt8[Tensor, "N 3 H W"],
+    k: int,
+) -> Float[Tensor, ""]:
+    """``input_adherence`` of one clip, by its ``first`` frame and the number ``k`` of its own image."""
+    apart = torch.stack([(_unit_range(first) - _unit_range(image)).abs().mean() for image in images])
+    between = torch.stack([(_unit_range(images[k]) - _unit_range(image)).abs().mean() for image in images])
+    if between.max() < BLANK:
+        raise DataError("The images are all the same", allowed="two images or more, to tell apart")
+    others = (apart.sum() - apart[k]) / (len(images) - 1)
+    return 1 - apart[k] / others.clamp_min(BLANK)
 
 
 def blank_share(video: Clips) -> PerClip:
@@ -115,6 +134,13 @@ def colour_entropy(video: Clips, levels: int = 8) -> PerClip:
     A clip of one flat colour has 0; a model that loses its colours falls below the real clips' figure.
     """
     return torch.stack([_entropy_bits(_colours(clip, levels)) for clip in _each(video, frames=1)])
+
+
+def _ratio(made: Tensor, real: Tensor) -> float:
+    reference = real.mean().item()
+    if reference < MIN_ENERGY:
+        raise DataError("The real clips do not move", got=reference, allowed=f"a mean energy above {MIN_ENERGY}")
+    return made.mean().item() / reference
 
 
 def _each(video: Tensor, frames: int) -> Iterator[Tensor]:

@@ -20,7 +20,7 @@ from mobilevd.evaluation import gallery
 from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.stages import bundle, model_card, pending
-from mobilevd.stages.evaluate import SHOWN
+from mobilevd.stages.contenders import SHOWN
 
 STAGE = "register"
 GALLERY = "gallery.html"
@@ -165,7 +165,15 @@ def _gallery(recipe: Recipe, inputs: dict[str, StageRecord]) -> str:
 def _clips(evaluated: StageRecord) -> list[gallery.Clip]:
     folder = evaluated.artifacts["clips"]
     verify(folder.path, folder.sha256)
-    files = sorted(folder.path.glob("*.webp"))
+    files = sorted(path for path in folder.path.glob("*.webp") if "-" not in path.name)
     if not files:
         raise IntegrityError("The evaluation left no clips to show", got=folder.uri, allowed="animated WebP files")
-    return [gallery.Clip(f"Clip {file.stem}", "", list(SHOWN), file.read_bytes()) for file in files]
+    told = {row["clip"]: {n: d for n, d in row.items() if n != "clip"} for row in evaluated.tables.get("clips", [])}
+    return [_clip(file, told.get(file.stem, {})) for file in files]
+
+
+def _clip(file: Path, distances: dict[str, float]) -> gallery.Clip:
+    beside = [file.with_name(f"{file.stem}-{what}.webp") for what in ("strip", "difference")]
+    folded = [path.read_bytes() if path.is_file() else b"" for path in beside]  # a reused evaluation may be older
+    worst = distances.get("student")
+    return gallery.Clip(f"Clip {file.stem}", "", list(SHOWN), file.read_bytes(), worst, distances, *folded)

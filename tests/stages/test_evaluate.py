@@ -6,25 +6,21 @@ import numpy as np
 import pytest
 import tiny_svd
 import torch
-from movies import texture
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from small_run import FRAMES, PREPARED, SEED, SIDE, STEPS, inputs_for, recipe_for
 
-from mobilevd.artifacts import StageRecord, seal, verify
-from mobilevd.device.export import export
-from mobilevd.device.inputs import one_step
+from mobilevd.artifacts import StageRecord, verify
 from mobilevd.errors import IntegrityError
 from mobilevd.evaluation import fingerprint, motion
-from mobilevd.method import cross_attention, surgery, temporal_multiscale, temporal_pruning
-from mobilevd.params import Recipe, check
-from mobilevd.stages import evaluate
+from mobilevd.method import surgery
+from mobilevd.params import Recipe
+from mobilevd.stages import contenders, evaluate, sampling
 from mobilevd.svd import base as bases
 from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
 from mobilevd.svd.scheduler import Schedule
-from mobilevd.svd.unet import temporal_blocks
 
-FRAMES, SIDE, PREPARED, STEPS, SEED = 9, 128, 3, 2, 5
 PER_CONTENDER = {"fvd", "fvd_to_reconstructed", "kvd", "motion_ratio", "flicker", "first_frame_copy_rate"}
 PER_CONTENDER |= {"colour_entropy", "colour_entropy_ratio", "blank_share", "loop_score", "input_adherence", "nan_share"}
 PER_CONTENDER |= {"flicker_ratio", "fvd_low", "fvd_high", "kvd_low", "kvd_high"}
@@ -34,25 +30,6 @@ DIFFERENCES = {
     for end in ("", "_low", "_high")
 }
 IDS = added_ids(1, 7.0, 127, 0.02)
-
-
-def recipe_for(base: Path, clips: int) -> Recipe:
-    optim = {"lr": 1.0e-3}
-    adversarial = {"steps": 1, "generator": optim, "discriminator": optim}
-    return check(
-        {
-            "name": "tiny",
-            "base": str(base),
-            "seed": SEED,
-            "clip": {"frames": FRAMES, "width": SIDE, "height": SIDE},
-            "finetune": {"steps": 1, "optim": optim},
-            "distill": {"adversarial": adversarial},
-            "prune": {"keep": 9, "adversarial": adversarial},
-            "funnel": {"adversarial": adversarial},
-            "evaluate": {"clips": clips, "teacher_steps": STEPS},
-            "gates": [{"metric": "student.fvd", "max": 1.0}],
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -68,39 +45,7 @@ def recipe(home) -> Recipe:
 
 @pytest.fixture(scope="module")
 def inputs(home, recipe) -> dict[str, StageRecord]:
-    """What the stages before leave: encoded clips that move, a network of each stage, and a graph of the last one."""
-    own = {"recipe_digest": recipe.digest, "data_md5": "d" * 32}
-    made = {"prepare": StageRecord(stage="prepare", artifacts=prepared(home, recipe), **own)}
-    network, log = tiny_svd.unet(), []
-    edits = {
-        "finetune": cross_attention.apply,
-        "distill": temporal_multiscale.apply,
-        "prune": lambda unet: temporal_pruning.remove(unet, list(temporal_blocks(unet))[::2]),
-        "funnel": None,
-    }
-    for order, (stage, edit) in enumerate(edits.items()):
-        log += [edit(network)] if edit else []
-        network.conv_out.bias.data += 0.01 * order
-        surgery.save(network, log, home / stage)
-        made[stage] = StageRecord(stage=stage, artifacts={"network": seal(home / stage)}, **own)
-    spec = one_step(FRAMES, 4, SIDE // 8, SIDE // 8, token_dim=16)
-    export(OneStep(network).eval(), spec, home / "onnx" / "quantized.onnx", opset=18)
-    spec.save(home / "onnx")
-    return made | {"quantize": StageRecord(stage="quantize", artifacts={"onnx": seal(home / "onnx")}, **own)}
-
-
-def prepared(home: Path, recipe: Recipe) -> dict:
-    base, videos = bases.load(recipe.base), []
-    for k in range(PREPARED):
-        frames = np.stack([np.roll(texture(k, SIDE, SIDE), (2 + k) * f, axis=1) for f in range(FRAMES)])
-        videos.append(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
-    encoded = [base.encode(video) for video in videos]
-    for folder in ("clips", "latents"):
-        (home / "prepare" / folder).mkdir(parents=True)
-    save_file({"video": torch.stack(videos)}, home / "prepare/clips/validation.safetensors")
-    tensors = {name: torch.stack([e[name] for e in encoded]).contiguous() for name in encoded[0]}
-    save_file(tensors, home / "prepare/latents/validation.safetensors")
-    return {name: seal(home / "prepare" / name) for name in ("clips", "latents")}
+    return inputs_for(home, recipe)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +56,16 @@ def record(home, recipe, inputs) -> StageRecord:
 
 @pytest.fixture(scope="module")
 def samples(record) -> dict[str, torch.Tensor]:
-    return {p.stem: load_file(p)["latents"] for p in record.artifacts["samples"].path.glob("*.safetensors")}
+    folder = record.artifacts["samples"].path
+    return {
+        name: torch.cat([load_file(sampling.place(folder, name, k))["latents"] for k in range(2)])
+        for name in contenders.LABELS
+    }
 
 
 @pytest.mark.slow
 def test_every_contender_has_every_figure_and_all_are_finite(record):
-    expected = {f"{name}.{figure}" for name in evaluate.LABELS for figure in PER_CONTENDER}
+    expected = {f"{name}.{figure}" for name in contenders.LABELS for figure in PER_CONTENDER}
     assert record.figures.keys() == expected | DIFFERENCES | {"real.motion", "evaluate.clips"}
     assert np.isfinite(list(record.figures.values())).all()
     assert record.figures["evaluate.clips"] == 2
@@ -126,15 +75,15 @@ def test_references_score_what_they_must(record):
     figures = record.figures
     assert figures["autoencoder.fvd_to_reconstructed"] == pytest.approx(0.0, abs=1e-6)
     assert figures["autoencoder.fvd"] > 1
-    assert len({figures[f"{name}.fvd"] for name in evaluate.LABELS}) == len(evaluate.LABELS), "each its own samples"
+    assert len({figures[f"{name}.fvd"] for name in contenders.LABELS}) == len(contenders.LABELS), "each its own samples"
 
 
 def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, recipe, inputs):
     told = fingerprint.of_facts(record.facts)
-    held = evaluate._held_out(recipe, inputs["prepare"])
+    held = contenders.held_out(recipe, inputs["prepare"])
     assert told == evaluate._protocol(recipe, Schedule(), held).model_dump(mode="json")
     other = recipe_for(Path(recipe.base), clips=PREPARED)
-    moved = evaluate._protocol(other, Schedule(), evaluate._held_out(other, inputs["prepare"])).model_dump(mode="json")
+    moved = evaluate._protocol(other, Schedule(), contenders.held_out(other, inputs["prepare"])).model_dump(mode="json")
     assert fingerprint.differing(told, moved) == ["clips", "real"]
     guided = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"guidance": (1.0, 5.0)})})
     changed = evaluate._protocol(guided, Schedule(), held).model_dump(mode="json")
@@ -143,7 +92,7 @@ def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, reci
 
 def test_intervals_hold_their_figures_and_differences_are_those_of_the_figures(record):
     figures = record.figures
-    for name in evaluate.LABELS:
+    for name in contenders.LABELS:
         assert figures[f"{name}.fvd_low"] <= figures[f"{name}.fvd"] <= figures[f"{name}.fvd_high"]
     expected = figures["student.fvd"] - figures["teacher.fvd"]
     assert figures["student.fvd_minus_teacher"] == pytest.approx(expected, abs=1e-6 * figures["teacher.fvd"])
@@ -152,6 +101,13 @@ def test_intervals_hold_their_figures_and_differences_are_those_of_the_figures(r
 def test_frozen_reference_is_the_first_frame_repeated(samples):
     first = samples["autoencoder"][:, :1]
     assert torch.equal(samples["frozen"], first.expand(-1, FRAMES, -1, -1, -1))
+
+
+def test_shuffled_reference_holds_the_first_frame_and_the_others_in_another_order(samples):
+    for made, true in zip(samples["shuffled"], samples["autoencoder"], strict=True):
+        assert torch.equal(made[0], true[0])
+        order = [next(f for f in range(FRAMES) if torch.equal(frame, true[f])) for frame in made]
+        assert sorted(order) == list(range(FRAMES)) != order
 
 
 def test_motion_is_measured_on_the_decoded_samples(record, samples, recipe, home):
@@ -194,61 +150,37 @@ def test_quantized_contender_is_the_stored_graph_on_the_same_input(samples):
 
 def test_noise_of_a_clip_does_not_depend_on_how_many_are_evaluated(samples, recipe, inputs):
     whole = recipe_for(Path(recipe.base), clips=PREPARED)
-    held = evaluate._held_out(whole, inputs["prepare"])
-    made = evaluate._contenders(whole, Schedule(), inputs, held)["student"]()
+    held = contenders.held_out(whole, inputs["prepare"])
+    make = contenders.makers(whole, Schedule(), inputs, held)["student"]()
+    made = torch.cat([make(k) for k in range(PREPARED)])
     assert len(made) == PREPARED
     torch.testing.assert_close(made[[0, 2]], samples["student"], rtol=1e-5, atol=1e-5)
     assert (made[1] - made[2]).abs().max() > 1e-2
 
 
 def test_teacher_visits_the_bases_own_noise_levels(samples, recipe, inputs):
-    held = evaluate._held_out(recipe, inputs["prepare"])
+    held = contenders.held_out(recipe, inputs["prepare"])
     teacher, other = (
-        evaluate._contenders(recipe, schedule, inputs, held)["teacher"]()
+        contenders.makers(recipe, schedule, inputs, held)["teacher"]()(0)
         for schedule in (Schedule(), Schedule(sigma_min=5.0))
     )
-    assert torch.equal(teacher, samples["teacher"])
+    assert torch.equal(teacher, samples["teacher"][:1])
     assert (other - teacher).abs().max() > 1e-2
     fields = (evaluate._protocol(recipe, s, held).sampler for s in (Schedule(), Schedule(sigma_min=5.0)))
     assert len(set(fields)) == 2
 
 
 def test_more_clips_than_prepared_are_all_of_them(recipe, inputs):
-    held = evaluate._held_out(recipe_for(Path(recipe.base), clips=50), inputs["prepare"])
+    held = contenders.held_out(recipe_for(Path(recipe.base), clips=50), inputs["prepare"])
     assert (len(held), held.numbers) == (PREPARED, [0, 1, 2])
-
-
-def test_samples_once_made_are_reused(tmp_path):
-    path, calls = tmp_path / "samples" / "a.safetensors", []
-
-    def make() -> torch.Tensor:
-        calls.append(1)
-        return torch.full((2, 3), float(len(calls)))
-
-    first = evaluate._cached(path, make)
-    assert torch.equal(evaluate._cached(path, make), first)
-    assert (len(calls), first.tolist()) == (1, [[1.0] * 3] * 2)
-    path.unlink()
-    assert evaluate._cached(path, make)[0, 0] == 2.0
-
-
-def test_sampling_that_dies_leaves_nothing_that_looks_made(tmp_path):
-    path = tmp_path / "samples" / "a.safetensors"
-
-    def dies() -> torch.Tensor:
-        raise RuntimeError("out of power")
-
-    with pytest.raises(RuntimeError, match="out of power"):
-        evaluate._cached(path, dies)
-    assert not path.exists()
 
 
 @pytest.mark.parametrize("stage", ["finetune", "funnel", "quantize"])
 def test_changed_network_is_refused_before_it_is_sampled(recipe, inputs, stage):
     [(name, artifact)] = inputs[stage].artifacts.items()
     other = inputs[stage].model_copy(update={"artifacts": {name: artifact.model_copy(update={"sha256": "0" * 64})}})
-    held = evaluate._held_out(recipe, inputs["prepare"])
-    makers = evaluate._contenders(recipe, Schedule(), inputs | {stage: other}, held)
+    held = contenders.held_out(recipe, inputs["prepare"])
+    makers = contenders.makers(recipe, Schedule(), inputs | {stage: other}, held)
     contender = {"finetune": "teacher", "funnel": "student", "quantize": "quantized"}[stage]
     with pytest.raises(IntegrityError, match="manifest changed"):
         makers[contender]()
@@ -259,7 +191,7 @@ def test_changed_clips_are_refused(recipe, inputs, name):
     given = inputs["prepare"].artifacts
     wrong = given | {name: given[name].model_copy(update={"sha256": "0" * 64})}
     with pytest.raises(IntegrityError, match="manifest changed"):
-        evaluate._held_out(recipe, inputs["prepare"].model_copy(update={"artifacts": wrong}))
+        contenders.held_out(recipe, inputs["prepare"].model_copy(update={"artifacts": wrong}))
 
 
 def test_record_says_what_was_judged_and_everything_it_names_is_there(record, inputs, home, recipe):
@@ -277,8 +209,8 @@ def test_record_says_what_was_judged_and_everything_it_names_is_there(record, in
 
 def test_table_of_scores_names_every_contender_and_its_evaluations(record):
     rows = record.tables["scores"]
-    assert [row["contender"] for row in rows][2] == "teacher, 2 steps (4 evaluations)"
-    assert len(rows) == len(evaluate.LABELS)
-    for name, row in zip(evaluate.LABELS, rows, strict=True):
+    assert [row["contender"] for row in rows][3] == "teacher, 2 steps (4 evaluations)"
+    assert len(rows) == len(contenders.LABELS)
+    for name, row in zip(contenders.LABELS, rows, strict=True):
         assert all(row[figure] == record.figures[f"{name}.{figure}"] for figure in row if figure != "contender")
         assert "fvd" in row

@@ -36,7 +36,9 @@ def frames(path) -> list[np.ndarray]:
 
 def test_every_clip_has_one_picture_in_which_all_columns_show_the_same_moment(made):
     folder, _ = made
-    assert sorted(p.name for p in (folder / "clips").iterdir()) == [f"{k:02d}.webp" for k in range(CLIPS)]
+    endings = ("-difference", "-strip", "")
+    expected = sorted(f"{k:02d}{ending}.webp" for k in range(CLIPS) for ending in endings)
+    assert sorted(p.name for p in (folder / "clips").iterdir()) == expected
     for clip in range(CLIPS):
         shown = frames(folder / "clips" / f"{clip:02d}.webp")
         assert len(shown) == FRAMES
@@ -45,6 +47,13 @@ def test_every_clip_has_one_picture_in_which_all_columns_show_the_same_moment(ma
             for column, green in ((frame[:, :240], 250), (frame[:, 272:], 10)):
                 colour = column.mean(axis=(0, 1))
                 assert colour == pytest.approx([40 * index, green, 60 * clip], abs=10)
+
+
+def test_difference_is_to_the_first_column_four_times_as_loud(made):
+    folder, _ = made
+    first = frames(folder / "clips" / "01-difference.webp")[0]
+    assert first[:, :240].max() < 10
+    assert first[:, 272:].mean(axis=(0, 1)) == pytest.approx([0, 255, 0], abs=10)  # 4 x 240, at its end
 
 
 def test_picture_plays_at_the_clips_rate_and_repeats(made):

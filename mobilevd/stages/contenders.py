@@ -1,0 +1,131 @@
+"""Who is evaluated: every network of a run, and references that tell what its figures are worth, on one set of clips.
+
+**Source** paper Sec. 4 (first frame given) · **Keeps** one seed per clip for all, so that contenders differ by their
+network alone (``tests/stages/test_evaluate.py``) · **Axes** latents F C H W, pixels F 3 H W.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mobilevd.artifacts import StageRecord, verify
+from mobilevd.evaluation.motion import shuffled
+from mobilevd.method import surgery
+from mobilevd.params import Recipe
+from mobilevd.stages.job import NETWORK
+from mobilevd.svd.conditioning import added_ids
+from mobilevd.svd.sampler import OneStep, clip_noise, sample
+from mobilevd.svd.scheduler import Schedule
+
+REAL = "real"
+SHOWN = (REAL, "teacher", "student", "quantized")
+LABELS = {
+    "autoencoder": "the autoencoder alone",
+    "frozen": "the first frame, frozen",
+    "shuffled": "the autoencoder's frames after the first, shuffled",
+    "teacher": "teacher, {steps} steps ({nfe} evaluations)",
+    "teacher_one_step": "teacher forced to one step",
+    "distilled": "student after distillation, 1 evaluation",
+    "pruned": "student after pruning, 1 evaluation",
+    "student": "student after funnels, 1 evaluation",
+    "quantized": "student quantized, 1 evaluation",
+}
+ONE_STEP = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
+Make = Callable[[int], Tensor]  # number of a held-out clip → its latents 1 F C H W
+
+
+@dataclass(frozen=True)
+class Held:
+    """The held-out clips: their numbers among the prepared ones, pixels, latents and conditions in one order."""
+
+    numbers: list[int]
+    video: Tensor
+    latents: Tensor
+    image_latents: Tensor
+    tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+
+def held_out(recipe: Recipe, prepared: StageRecord) -> Held:
+    """The clips to evaluate on, spread evenly over the validation side. Errors: IntegrityError when they changed."""
+    for name in ("clips", "latents"):
+        verify(prepared.artifacts[name].path, prepared.artifacts[name].sha256)
+    encoded = load_file(prepared.artifacts["latents"].path / "validation.safetensors")
+    video = load_file(prepared.artifacts["clips"].path / "validation.safetensors")["video"]
+    picked = torch.linspace(0, len(video) - 1, min(recipe.evaluate.clips, len(video))).round().long()
+    parts = (encoded[name][picked].float() for name in ("latents", "image_latents", "tokens"))
+    return Held(picked.tolist(), video[picked], *parts)
+
+
+def makers(
+    recipe: Recipe, schedule: Schedule, inputs: dict[str, StageRecord], held: Held
+) -> dict[str, Callable[[], Make]]:
+    """Name → what loads the contender and gives the function that makes one clip; nothing is read before."""
+    settings, shape = recipe.evaluate, tuple(held.latents.shape[1:])
+    ids = added_ids(1, recipe.clip.fps, settings.motion_bucket, settings.augmentation_sigma)
+
+    def given(k: int) -> tuple[Tensor, Tensor, Tensor]:
+        noise = clip_noise([recipe.seed * 100_003 + held.numbers[k]], shape)
+        return held.image_latents[k : k + 1], held.tokens[k : k + 1], noise
+
+    def teacher() -> Make:
+        options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": schedule}
+        unet = _unet(inputs["finetune"])
+
+        def make(k: int) -> Tensor:
+            image, token, noise = given(k)
+            return sample(unet, image, token, ids, noise, **options)
+
+        return make
+
+    def once(load: Callable[[], Callable]) -> Make:
+        net = load()
+
+        @torch.no_grad()
+        def make(k: int) -> Tensor:
+            image, token, noise = given(k)
+            return net(noise, image, token, ids)
+
+        return make
+
+    loads = {name: partial(_one_step, inputs[stage]) for name, stage in ONE_STEP.items()}
+    loads["quantized"] = partial(_quantized, inputs["quantize"])
+    return {
+        "autoencoder": lambda: lambda k: held.latents[k : k + 1],
+        "frozen": lambda: lambda k: held.latents[k : k + 1, :1].expand(1, *shape),
+        "shuffled": lambda: lambda k: held.latents[k : k + 1, shuffled(shape[0], held.numbers[k])],
+        "teacher": teacher,
+    } | {name: partial(once, load) for name, load in loads.items()}
+
+
+def judged(inputs: dict[str, StageRecord]) -> dict[str, str]:
+    """Digest by stage of what the figures are about."""
+    networks = {name: inputs[name].artifacts[NETWORK].sha256 for name in ("finetune", "funnel")}
+    return networks | {"quantize": inputs["quantize"].artifacts["onnx"].sha256}
+
+
+def _unet(record: StageRecord) -> torch.nn.Module:
+    """In evaluation mode, feed-forward layers frame by frame: their wide middles then stay in the processor's cache."""
+    folder = record.artifacts[NETWORK]
+    verify(folder.path, folder.sha256)
+    unet = surgery.load(folder.path)[0].eval()
+    unet.enable_forward_chunking()
+    return unet
+
+
+def _one_step(record: StageRecord) -> Callable:
+    return OneStep(_unet(record))
+
+
+def _quantized(record: StageRecord) -> Callable:
+    from mobilevd.device.runtime import OnnxOneStep
+
+    folder = record.artifacts["onnx"]
+    verify(folder.path, folder.sha256)
+    return OnnxOneStep(folder.path / "quantized.onnx", threads=torch.get_num_threads())
