@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from mobilevd import cli_registry
+from mobilevd import cli_registry, cli_ucf101
 from mobilevd.errors import MobileVDError, sanitised
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_registry.app, name="registry")
+app.add_typer(cli_ucf101.app, name="ucf101")
 Backend = Literal["torch", "onnx"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -129,23 +130,40 @@ def dead_letters(
 def evaluate(
     real: Annotated[Path, typer.Option(help="A folder of real videos.")],
     generated: Annotated[Path, typer.Option(help="A folder of generated videos.")],
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another such folder, for the page; may be repeated.")
+    ] = None,
     frames: Annotated[int, typer.Option(help="Frames per clip.", min=9, max=64)] = 14,
     fps: Annotated[float, typer.Option(help="Frames per second to read them at.", min=0.1)] = 7.0,
+    width: Annotated[int, typer.Option(help="Width they are fitted to, in pixels.", min=64)] = 512,
+    height: Annotated[int, typer.Option(help="Height they are fitted to, in pixels.", min=64)] = 256,
+    preprocessing: Annotated[str, typer.Option(help="tf-reference, stylegan-v or sf-v.")] = "tf-reference",
+    features: Annotated[Path | None, typer.Option(help="Another feature network than I3D, an ONNX file.")] = None,
+    features_sha256: Annotated[str, typer.Option(help="The digest of that file.")] = "",
+    diversity: Annotated[bool, typer.Option("--diversity", help="LPIPS between clips, too.")] = False,
+    references: Annotated[
+        bool, typer.Option("--references", help="FVD of the real clips standing still, and shuffled, too.")
+    ] = False,
     report: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.json"),
+    page: Annotated[Path | None, typer.Option(help="Where to write a page with the worst clips.")] = None,
     against: Annotated[Path | None, typer.Option(help="An earlier report, of the same protocol.")] = None,
     as_json: Json = False,
 ) -> None:
     """FVD, KVD and motion between two folders of videos, the first clip of each file, with 95 % intervals."""
     from mobilevd.evaluation import report as reports
-    from mobilevd.stages import compare
+    from mobilevd.stages import compare, compared_page, extractor
 
     earlier = reports.read(against) if against else None
-    made = compare.folders(real, generated, frames, fps)
-    made.save(report)
+    clip = compare.clip_of(frames, fps, width, height)
+    seen = extractor.of_file(features, features_sha256, frames) if features else extractor.of_i3d(preprocessing)
+    made = compare.folders(real, [generated, *(beside or [])], clip, seen, diversity, references)
+    made.report.save(report)
+    if page:
+        page.write_text(compared_page.page(made), encoding="utf-8")
     if earlier:
-        _print(reports.against(made, earlier), as_json)
+        _print(reports.against(made.report, earlier), as_json)
     else:
-        _print([compare.row(made)] if as_json else compare.table(made), as_json)
+        _print([compare.row(made.report)] if as_json else compare.table(made.report), as_json)
 
 
 @app.command()

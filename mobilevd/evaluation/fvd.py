@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mobilevd.errors import DataError
 
+BLOCK = 512  # rows of a kernel matrix at a time
+
 
 def frechet(features_a: Float[Tensor, "A D"], features_b: Float[Tensor, "B D"]) -> float:
     """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), covariances with n − 1, in float64; at least 0.
@@ -25,13 +27,45 @@ def frechet(features_a: Float[Tensor, "A D"], features_b: Float[Tensor, "B D"]) 
     return max((a.mean(0) - b.mean(0)).square().sum().add(spread).item(), 0.0)
 
 
+class Sums:
+    """What FVD needs of a set of any size: its number of clips, mean and scatter, in float64; D² numbers in all."""
+
+    def __init__(self) -> None:
+        self.clips, self.mean, self.scatter = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, features: Float[Tensor, "N D"]) -> None:
+        """Take in more clips: the mean moves, and the scatter around it is updated with it (Chan et al. 1983)."""
+        x, n = features.double(), len(features)
+        mean, total = x.mean(0), self.clips + n
+        gap = mean - self.mean
+        self.scatter = self.scatter + (x - mean).T @ (x - mean) + torch.outer(gap, gap) * (self.clips * n / total)
+        self.mean, self.clips = self.mean + gap * (n / total), total
+
+
+def frechet_of_sums(a: Sums, b: Sums) -> float:
+    """``frechet`` of two sets of which only the sums are known; with Σ = RᵀR the trace is of the singular values again.
+
+    Errors: DataError for fewer than two clips a set.
+    """
+    if min(a.clips, b.clips) < 2:
+        raise DataError("A set cannot be compared", got=min(a.clips, b.clips), allowed="at least 2 clips")
+    roots = []
+    for sums in (a, b):
+        values, vectors = torch.linalg.eigh(sums.scatter / (sums.clips - 1))
+        roots.append(values.clamp_min(0).sqrt()[:, None] * vectors.T)
+    R_a, R_b = roots
+    spread = R_a.square().sum() + R_b.square().sum() - 2 * torch.linalg.svdvals(R_a @ R_b.T).sum()
+    return max((a.mean - b.mean).square().sum().add(spread).item(), 0.0)
+
+
 def kvd(features_a: Float[Tensor, "A D"], features_b: Float[Tensor, "B D"]) -> float:
     """Unbiased squared MMD under k(x, y) = (xᵀy/D + 1)³; may be slightly negative when the sets are alike.
 
     Unlike FVD its expectation does not depend on the number of clips. Errors: as ``frechet``.
     """
     a, b = checked(features_a, features_b)
-    return (_within(a) + _within(b) - 2 * kernel(a, b).mean()).item()
+    within = [(of_x.sum() - own.sum()) / (len(x) * (len(x) - 1)) for x in (a, b) for of_x, own in [kernel_sums(x)]]
+    return (sum(within) - 2 * row_sums(a, b).sum() / (len(a) * len(b))).item()
 
 
 def checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,11 +91,11 @@ def _small(X: Tensor) -> Tensor:
     return torch.linalg.qr(X, mode="r").R if X.shape[0] > X.shape[1] else X
 
 
-def kernel(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"]) -> Float[Tensor, "A B"]:
-    """k(x, y) = (xᵀy/D + 1)³ of every pair."""
-    return (a @ b.T / a.shape[1] + 1) ** 3
+def kernel_sums(x: Float[Tensor, "A D"]) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
+    """Per clip: the sum of its kernel over its own set, and its kernel with itself."""
+    return row_sums(x, x), (x.square().sum(1) / x.shape[1] + 1) ** 3
 
 
-def _within(x: Tensor) -> Tensor:
-    K, n = kernel(x, x), len(x)
-    return (K.sum() - K.diagonal().sum()) / (n * (n - 1))
+def row_sums(a: Float[Tensor, "A D"], b: Float[Tensor, "B D"]) -> Float[Tensor, " A"]:
+    """Σ_j k(a_i, b_j) with k(x, y) = (xᵀy/D + 1)³, a block of rows at a time: the whole matrix is never held."""
+    return torch.cat([((rows @ b.T / a.shape[1] + 1) ** 3).sum(1) for rows in a.split(BLOCK)])

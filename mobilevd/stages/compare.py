@@ -1,39 +1,100 @@
-"""Two folders of videos, any codec, measured against each other: ``mobilevd evaluate``."""
+"""Folders of videos, any codec, measured against each other: ``mobilevd evaluate``.
 
+**Keeps** one clip in memory at a time, whatever their number (``tests/stages/test_compare.py``). **Axes** clip F 3 H W.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mobilevd.errors import DataError
-from mobilevd.evaluation import fingerprint, i3d, intervals, motion, report
+from mobilevd.evaluation import fingerprint, fvd, intervals, motion, report
 from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.evaluation.report import Figure, Report
 from mobilevd.params import Clip
+from mobilevd.progress import track
+from mobilevd.stages.extractor import Extractor
 from mobilevd.video import clips
 from mobilevd.video.decode import UnusableError
 
-SIZE = Clip()
-PREPROCESSING = "tf-reference"
 UNITS = {"flicker": "full scale per frame²", "colour_entropy": "bit"}
+ASKED = 256  # clips of which two frames are kept, to compare them with each other's
+KEPT = 65_536  # clips of a set whose features are kept; beyond, FVD is of sums alone and has no interval
 
 
-def folders(real: Path, generated: Path, frames: int, fps: float) -> Report:
+@dataclass(frozen=True)
+class Side:
+    """One folder as it was read, in the order of its files: a digest over the clips, features N D, figures N each.
+
+    ``firsts``, ``middles``: one frame each of at most 256 clips; ``sums``: what FVD needs of all of them.
+    ``references``: features of what the clips would be if they stood still, or came in another order.
+    """
+
+    folder: Path
+    paths: list[Path]
+    digest: str
+    features: Tensor
+    figures: dict[str, Tensor]
+    firsts: Tensor
+    middles: Tensor
+    sums: fvd.Sums
+    references: dict[str, Tensor]
+
+    @property
+    def names(self) -> list[Path]:
+        """The files by relative path without ending: what pairs them with another folder's."""
+        return [path.relative_to(self.folder).with_suffix("") for path in self.paths]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Real clips and the folders held against them, the judged one first, and its report."""
+
+    clip: Clip
+    real: Side
+    others: list[Side]
+    report: Report
+
+    @property
+    def paired(self) -> bool:
+        """Whether the judged folder's clips belong to the real ones, one to one."""
+        return self.real.names == self.others[0].names
+
+
+def clip_of(frames: int, fps: float, width: int, height: int) -> Clip:
+    """What is cut out of every video. Errors: DataError for a size that no network of ours makes."""
+    if width % 64 or height % 64:
+        raise DataError("Clips have no such size", got=f"{width}x{height}", allowed="multiples of 64 pixels")
+    return Clip(frames=frames, fps=fps, width=width, height=height)
+
+
+def folders(
+    real: Path,
+    generated: Sequence[Path],
+    clip: Clip,
+    extractor: Extractor,
+    diversity: bool = False,
+    references: bool = False,
+) -> Compared:
     """FVD, KVD and motion of the first clip of every video; every file must be usable.
 
     Files of the same relative path without its ending are pairs, made from one input: when all are, intervals are over
-    pairs and ``input_adherence`` is measured. Errors: DataError.
+    pairs and ``input_adherence`` is measured. The report is of the first of ``generated``; ``diversity`` adds LPIPS
+    between its clips, ``references`` the FVD of the real clips standing still, and with their frames shuffled.
+    Errors: DataError.
     """
-    clip = Clip(frames=frames, fps=fps, width=SIZE.width, height=SIZE.height)
-    paths = {side: _videos(folder) for side, folder in (("real", real), ("generated", generated))}
-    videos = {side: torch.stack([_first_clip(path, clip) for path in files]) for side, files in paths.items()}
-    protocol, net = _protocol(videos, clip), i3d.load()
-    made = i3d.features(videos["generated"], net, PREPROCESSING, progress="features generated")
-    kept = fingerprint.features(
-        protocol, lambda: i3d.features(videos["real"], net, PREPROCESSING, progress="features real")
-    )
-    paired = _names(paths["real"], real) == _names(paths["generated"], generated)
-    return report.make(protocol, _distances(kept, made, paired) | _motion(videos, paired))
+    known = _read(Path(real), clip, extractor, True, references)
+    others = [_read(Path(folder), clip, extractor, False) for folder in generated]
+    protocol, paired = _protocol(known, others[0], clip, extractor), known.names == others[0].names
+    figures = _distances(known, others[0], paired) | _motion(known, others[0], paired)
+    figures |= _diversity(known, others[0]) if diversity else {}
+    for name, features in known.references.items():
+        figures[f"fvd_{name}"] = Figure(value=fvd.frechet(known.features, features), unit="")
+    return Compared(clip, known, others, report.make(protocol, figures))
 
 
 def row(made: Report) -> dict[str, float | dict]:
@@ -52,32 +113,87 @@ def table(made: Report) -> list[dict[str, float | str | None]]:
     return [*rows, protocol]
 
 
-def _distances(real: Tensor, made: Tensor, paired: bool) -> dict[str, Figure]:
+def first_clip(path: Path, clip: Clip) -> Tensor:
+    """The first clip of a video. Errors: DataError naming the file that cannot be used."""
+    try:
+        return next(clips.windows(path, clip, at_most=1))
+    except UnusableError as error:
+        raise DataError("A video cannot be used", got=f"{path}: {error}", where="take it out of the folder") from error
+
+
+def _read(folder: Path, clip: Clip, extractor: Extractor, real: bool, references: bool = False) -> Side:
+    """Clip by clip; a real clip's features are found again in later runs."""
+    paths, digests, seen, figures, frames, sums = _videos(folder), [], [], [], [], fvd.Sums()
+    seen_so: list[dict[str, Tensor]] = []
+    for path in track(paths, len(paths), f"features of {folder.name}"):
+        video = first_clip(path, clip)[None]
+        digests.append(fingerprint.digest_of_clips(video))
+        make = partial(extractor.features, video)
+        one = fingerprint.features(_of_clip(digests[-1], clip, extractor), make) if real else make()
+        if references and len(seen) < KEPT:
+            seen_so.append(
+                {name: extractor.features(video[:, order]) for name, order in _orders(clip, len(seen)).items()}
+            )
+        sums.add(one)
+        figures.append(motion.per_clip(video))
+        seen += [one] if len(seen) < KEPT else []
+        frames += [video[:, [0, clip.frames // 2]]] if len(frames) < ASKED else []
+    joined = {name: torch.cat([each[name] for each in figures]) for name in figures[0]}
+    firsts, middles = torch.cat(frames).unbind(dim=1)
+    others = {name: torch.cat([each[name] for each in seen_so]) for name in (seen_so[0] if seen_so else ())}
+    return Side(folder, paths, fingerprint.digest(digests), torch.cat(seen), joined, firsts, middles, sums, others)
+
+
+def _orders(clip: Clip, k: int) -> dict[str, Tensor]:
+    return {"frozen": torch.zeros(clip.frames, dtype=torch.long), "shuffled": motion.shuffled(clip.frames, k)}
+
+
+def _distances(real: Side, made: Side, paired: bool) -> dict[str, Figure]:
+    counted = {"real_clips": Figure(value=len(real.paths), unit="clips")}
+    if max(len(real.paths), len(made.paths)) > KEPT:
+        return {"fvd": Figure(value=fvd.frechet_of_sums(real.sums, made.sums), unit="")} | counted
     figures = {}
     for name in ("fvd", "kvd"):
         seeded = torch.Generator().manual_seed(0)
-        found = intervals.interval(real, made, name, paired=paired, generator=seeded)
+        found = intervals.interval(real.features, made.features, name, paired=paired, generator=seeded)
         figures[name] = Figure(value=found.value, unit="", low=found.low, high=found.high)
-    if min(len(real), len(made)) >= intervals.MIN_DRAWN:
-        line = intervals.curve(real, made, paired=paired, generator=torch.Generator().manual_seed(0))
+    if min(len(real.paths), len(made.paths)) >= intervals.MIN_DRAWN:
+        line = intervals.curve(real.features, made.features, paired=paired, generator=torch.Generator().manual_seed(0))
         figures["fvd_extrapolated"] = Figure(value=line.extrapolated, unit="", measured=False)
-    return figures | {"real_clips": Figure(value=len(real), unit="clips")}
+    return figures | counted
 
 
-def _motion(videos: dict[str, Tensor], paired: bool) -> dict[str, Figure]:
-    figures = motion.figures(videos["generated"], videos["real"], paired)
+def _motion(real: Side, made: Side, paired: bool) -> dict[str, Figure]:
+    known = dict(made.figures)
+    if paired:
+        near = [motion.adherence(first, real.firsts, k) for k, first in enumerate(made.firsts)]
+        known["input_adherence"] = torch.stack(near)
+    figures = motion.summary(known, real.figures)
     return {name: Figure(value=value, unit=UNITS.get(name, "")) for name, value in figures.items()}
 
 
-def _protocol(videos: dict[str, Tensor], clip: Clip) -> Fingerprint:
+def _diversity(real: Side, made: Side) -> dict[str, Figure]:
+    from mobilevd.evaluation import lpips
+
+    net = lpips.load()
+    own, of_real = lpips.diversity(made.middles, net), lpips.diversity(real.middles, net)
+    found = {"diversity": Figure(value=own, unit="LPIPS")}
+    return found | ({"diversity_ratio": Figure(value=own / of_real, unit="")} if of_real > 0 else {})
+
+
+def _protocol(real: Side, made: Side, clip: Clip, extractor: Extractor) -> Fingerprint:
+    return _of_clip(real.digest, clip, extractor).model_copy(update={"clips": len(made.paths)})
+
+
+def _of_clip(digest: str, clip: Clip, extractor: Extractor) -> Fingerprint:
     """Nothing was sampled here, so the protocol states no seed."""
     return Fingerprint(
-        real=fingerprint.digest_of_clips(videos["real"]),
-        extractor=i3d.CHECKPOINT_SHA256,
+        real=digest,
+        extractor=extractor.sha256,
         sampler="files",
-        clips=len(videos["generated"]),
+        clips=1,
         **clip.model_dump(),
-        resize=PREPROCESSING,
+        resize=extractor.resize,
         crop=f"centre, to {clip.width}:{clip.height}",
         seed=None,
         dtype="float32",
@@ -85,18 +201,7 @@ def _protocol(videos: dict[str, Tensor], clip: Clip) -> Fingerprint:
 
 
 def _videos(folder: Path) -> list[Path]:
-    paths = sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith("."))
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     if len(paths) < 2:
         raise DataError("Too few videos to compare", got=f"{len(paths)} in {folder}", allowed="two or more")
     return paths
-
-
-def _names(paths: list[Path], folder: Path) -> list[Path]:
-    return [path.relative_to(folder).with_suffix("") for path in paths]
-
-
-def _first_clip(path: Path, clip: Clip) -> Tensor:
-    try:
-        return next(clips.windows(path, clip, at_most=1))
-    except UnusableError as error:
-        raise DataError("A video cannot be used", got=f"{path}: {error}", where="take it out of the folder") from error

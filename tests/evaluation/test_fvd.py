@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from mobilevd.errors import DataError
-from mobilevd.evaluation.fvd import frechet, kvd
+from mobilevd.evaluation.fvd import Sums, frechet, frechet_of_sums, kvd
 
 
 def draw(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -52,6 +52,21 @@ def test_frechet_is_symmetric_and_ignores_order():
 def test_frechet_of_a_shift_is_its_square():
     a = draw(30, 400, 0)
     assert frechet(a, a + 0.5) == pytest.approx(400 * 0.25, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(50, 60), (500, 700)])
+def test_sums_taken_in_parts_give_the_distance_of_the_whole(n, m):
+    """With fewer clips than features and with more; means far from zero, where plain sums of squares lose digits."""
+    a, b = draw(n, 100, 0, shift=1e4), 1.5 * draw(m, 100, 1, shift=1e4)
+    whole, parts = frechet(a, b), []
+    for x in (a, b):
+        sums = Sums()
+        for part in x.split(33):
+            sums.add(part)
+        parts.append(sums)
+    assert frechet_of_sums(*parts) == pytest.approx(whole, rel=1e-6)
+    with pytest.raises(DataError, match="at least 2 clips"):
+        frechet_of_sums(Sums(), parts[0])
 
 
 def test_kernel_distance_equals_the_double_sum():

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
+from mobilevd.artifacts import seal
 from mobilevd.errors import DataError, IntegrityError, MobileVDError
-from mobilevd.evaluation import i3d
+from mobilevd.evaluation import i3d, pinned
 from mobilevd.evaluation.fvd import frechet
 
 EXPECTED = json.loads(Path(__file__).with_name("i3d_reference.json").read_text(encoding="utf-8"))["logits"]
@@ -124,36 +126,36 @@ class Evil:
 @pytest.mark.parametrize("evil", [Evil(print, "run"), Evil(eval, "1"), Evil(np.load, "x"), Evil(getattr, 1, "real")])
 def test_a_pickle_that_asks_for_code_is_refused(evil, capsys):
     with pytest.raises(IntegrityError, match="asks for code"):
-        i3d.read_checkpoint(pickle.dumps({"params": evil}, protocol=4))
+        pinned.read_checkpoint(pickle.dumps({"params": evil}, protocol=4))
     assert capsys.readouterr().out == ""
 
 
 def test_a_pickle_of_arrays_is_read():
     arrays = {"a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}}
-    assert np.array_equal(i3d.read_checkpoint(pickle.dumps(arrays, protocol=4))["a"]["b"], arrays["a"]["b"])
+    assert np.array_equal(pinned.read_checkpoint(pickle.dumps(arrays, protocol=4))["a"]["b"], arrays["a"]["b"])
 
 
 def test_another_checkpoint_in_the_archive_is_refused(tmp_path):
     archive = tmp_path / "x.tar.gz"
-    for member, message in ((i3d.MEMBER, "not the pinned one"), ("elsewhere.ckpt", "lacks the checkpoint")):
+    for member, message in ((i3d.CHECKPOINT.member, "not the pinned one"), ("elsewhere.ckpt", "lacks the checkpoint")):
         with tarfile.open(archive, "w:gz") as tar:
             info = tarfile.TarInfo(member)
             info.size = 3
             tar.addfile(info, io.BytesIO(b"abc"))
         with pytest.raises(IntegrityError, match=message):
-            i3d.convert(archive, tmp_path / "out")
+            pinned.convert(i3d.CHECKPOINT, archive, i3d.fold, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_cache_is_refused_at_load(net, tmp_path):
-    folder = tmp_path / f"i3d-kinetics-400-{i3d.CHECKPOINT_SHA256[:12]}"
+    folder = tmp_path / i3d.CHECKPOINT.folder
     folder.mkdir()
-    i3d.save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / i3d.WEIGHTS)
-    i3d.seal(folder)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / i3d.CHECKPOINT.file)
+    seal(folder)
     i3d.load(cache=tmp_path)
-    data = bytearray((folder / i3d.WEIGHTS).read_bytes())
+    data = bytearray((folder / i3d.CHECKPOINT.file).read_bytes())
     data[-1] ^= 1
-    (folder / i3d.WEIGHTS).write_bytes(data)
+    (folder / i3d.CHECKPOINT.file).write_bytes(data)
     with pytest.raises(IntegrityError, match="changed"):
         i3d.load(cache=tmp_path)
 

@@ -1,6 +1,7 @@
 """A report is read back as it was written, and is compared with its like only."""
 
 import json
+from pathlib import Path
 
 import pytest
 from test_fingerprint import ONE
@@ -17,6 +18,11 @@ def test_report_is_read_back_as_it_was_written(tmp_path):
     made.save(tmp_path / "report.json")
     assert report.read(tmp_path / "report.json") == made
     assert "fingerprint" in report.Report.model_json_schema()["required"]
+
+
+def test_schema_in_the_documents_is_the_reports():
+    path = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == report.Report.model_json_schema()
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from movies import moving, texture, write_video
 
 from mobilevd.errors import DataError
+from mobilevd.evaluation.fvd import frechet
+from mobilevd.params import Clip
 from mobilevd.stages import compare
+from mobilevd.stages.extractor import Extractor, of_i3d
 
 FRAMES, FPS = 9, 7.0
+CLIP = Clip(frames=FRAMES, fps=FPS)
+
+
+def pooled(video: torch.Tensor) -> torch.Tensor:
+    """What a network of 12 features might see: colours of the first and the last frame, and how they differ."""
+    small = torch.nn.functional.avg_pool2d(video[0, [0, -1]].double() / 255, 128)
+    return small.flatten()[None]
+
+
+POOLED = Extractor("p" * 64, "none", pooled)
+
+
+def against(real: Path, *generated: Path, extractor: Extractor | None = None, **options) -> compare.Compared:
+    return compare.folders(real, generated, CLIP, extractor or POOLED, **options)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +50,7 @@ def still(tmp_path_factory) -> Path:
 
 
 def test_still_videos_are_far_and_do_not_move(real, still):
-    made = compare.folders(real, still, FRAMES, FPS)
+    made = against(real, still, extractor=of_i3d()).report
     row = compare.row(made)
     assert row["fvd"] > 1
     assert row["fvd_low"] <= row["fvd"] <= row["fvd_high"]
@@ -52,16 +70,58 @@ def test_files_of_the_same_names_are_pairs_and_the_same_clips_adhere(real, tmp_p
     (tmp_path / "more").mkdir()
     (tmp_path / "a.avi.mkv").rename(tmp_path / "a.mp4")
     moving(tmp_path / "more" / "b.mkv", 2, seconds=3.0, rate=10.0)
-    row = compare.row(compare.folders(real, tmp_path, FRAMES, FPS))
+    row = compare.row(against(real, tmp_path).report)
     assert row["input_adherence"] == pytest.approx(1.0)
     assert (row["fvd"], row["fvd_high"]) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+def test_folder_of_any_number_of_clips_is_held_as_sums(real, still, monkeypatch):
+    few = against(real, still)
+    monkeypatch.setattr(compare, "KEPT", 1)
+    many = against(real, still)
+    assert len(many.real.features) == 1
+    assert many.report.figures["fvd"].value == pytest.approx(few.report.figures["fvd"].value, rel=1e-9)
+    assert many.report.figures["fvd"].low is None, "without features there is no interval, and none is made up"
+    assert "kvd" not in many.report.figures
+
+
+def test_real_features_are_found_again_and_generated_ones_are_not(real, still, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEVD_CACHE", str(tmp_path))
+    calls = []
+
+    def counted(video):
+        calls.append(1)
+        return pooled(video)
+
+    reports = [against(real, still, extractor=Extractor("q" * 64, "none", counted)).report for _ in range(2)]
+    assert len(calls) == 2 + 2 + 2
+    assert reports[0] == reports[1]
+    against(real, still, extractor=Extractor("r" * 64, "none", counted))
+    assert len(calls) == 10, "another network's features are its own"
+
+
+def test_references_are_the_real_clips_frozen_and_shuffled(real):
+    whole = Extractor("w" * 64, "none", lambda video: video[0, :, :, ::64, ::64].double().flatten()[None])
+    made = against(real, real, extractor=whole, references=True).report.figures
+    clips = torch.stack([compare.first_clip(path, CLIP) for path in (real / "a.mkv", real / "more" / "b.mkv")])
+    seen = torch.cat([whole.features(clip[None]) for clip in clips])
+    frozen = torch.cat([whole.features(clip[None, :1].expand(1, FRAMES, -1, -1, -1)) for clip in clips])
+    assert made["fvd_frozen"].value == pytest.approx(frechet(seen, frozen))
+    assert made["fvd_shuffled"].value > 100
+    assert made["fvd"].value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_diversity_is_told_beside_the_real_clips(real, still):
+    figures = against(real, still, diversity=True).report.figures
+    assert figures["diversity"].value > 0.05
+    assert figures["diversity_ratio"].value == pytest.approx(1.0, abs=0.3), "the same pictures, standing still"
 
 
 def test_first_clip_of_a_video_is_taken_from_its_start_at_the_asked_rate(tmp_path):
     levels = [np.full((32, 64, 3), k, np.uint8) for k in range(60)]
     write_video(tmp_path / "a.mkv", levels, [k / 10 for k in range(60)])
-    clip = compare.Clip(frames=FRAMES, fps=5.0, width=512, height=256)
-    video = compare._first_clip(tmp_path / "a.mkv", clip)
+    clip = Clip(frames=FRAMES, fps=5.0, width=512, height=256)
+    video = compare.first_clip(tmp_path / "a.mkv", clip)
     assert video.shape == (FRAMES, 3, 256, 512)
     assert video[:, 0, 0, 0].tolist() == [2 * k for k in range(FRAMES)]
 
@@ -71,12 +131,12 @@ def test_too_few_videos_are_refused(real, tmp_path, count):
     for seed in range(count):
         moving(tmp_path / f"{seed}.mkv", seed)
     with pytest.raises(DataError, match=f"Too few videos(.|\n)*{count} in {tmp_path}"):
-        compare.folders(real, tmp_path, FRAMES, FPS)
+        against(real, tmp_path)
 
 
 def test_folder_that_is_not_there_is_refused(real, tmp_path):
     with pytest.raises(DataError, match=r"0 in .*nowhere"):
-        compare.folders(real, tmp_path / "nowhere", FRAMES, FPS)
+        against(real, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(("name", "reason"), [("short.mkv", "clip spans 1.14 s"), ("notes.txt", "")])
@@ -87,4 +147,4 @@ def test_file_that_cannot_be_used_is_named_and_not_left_out(real, tmp_path, name
     else:
         (tmp_path / name).write_text("about these videos")
     with pytest.raises(DataError, match=f"(?s)A video cannot be used.*{name}.*{reason}"):
-        compare.folders(real, tmp_path, FRAMES, FPS)
+        against(real, tmp_path)
