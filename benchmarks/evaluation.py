@@ -60,7 +60,8 @@ def lookup(node: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] 
 
 def unit(net: nn.Module, path: tuple[str, ...]) -> nn.Module:
     """The checkpoint's Mixed_3b/Branch_1/Conv3d_0b_3x3 is its Mixed_3b.b1b; a branch of one convolution is its b0."""
-    if path[0] == "Logits":
+    path = "/".join(path).split("/")
+    if path[0].startswith("Logits"):
         return net.logits
     block = getattr(net, path[0])
     if len(path) == 1:

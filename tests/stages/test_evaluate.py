@@ -201,7 +201,7 @@ def test_record_says_what_was_judged_and_everything_it_names_is_there(record, in
     assert (record.stage, record.recipe_digest, record.data_md5) == ("evaluate", recipe.digest, "d" * 32)
     for artifact in record.artifacts.values():
         verify(artifact.path, artifact.sha256)
-    assert {p.name for p in record.artifacts["clips"].path.glob("*.webp")} == {"00.webp", "01.webp"}
+    assert {p.name for p in record.artifacts["clips"].path.glob("??.webp")} == {"00.webp", "01.webp"}
     for picture in record.pictures.values():
         with Image.open(home / "evaluate" / picture) as image:
             assert image.width >= 4 * 256
