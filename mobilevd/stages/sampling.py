@@ -25,7 +25,6 @@ from mobilevd.stages import contenders, spread
 from mobilevd.stages.contenders import REAL
 from mobilevd.svd import base as bases
 
-JOB = "job.json"
 PREPROCESSING = "tf-reference"
 AT_MOST_SHOWN = 16  # clips whose pixels are kept for the page
 READ = ("prepare", "finetune", "distill", "prune", "funnel", "quantize")
@@ -92,7 +91,7 @@ def processes(inputs: dict[str, StageRecord]) -> int:
 
 def work(folder: Path, names: Sequence[str], share: int = 0, of: int = 1) -> Iterator[Path]:
     """Make what is missing among every ``of``-th clip, from number ``share`` on; yields each file once it is there."""
-    told = json.loads((Path(folder) / JOB).read_text(encoding="utf-8"))
+    told = json.loads(_job(folder).read_text(encoding="utf-8"))
     recipe, inputs = check(told["recipe"]), {name: StageRecord(**record) for name, record in told["inputs"].items()}
     held, base, net = contenders.held_out(recipe, inputs["prepare"]), bases.load(recipe.base), i3d.load()
     kept = _pairs(names, len(held))
@@ -144,6 +143,11 @@ def _decoded(base: bases.Base, latents: Tensor) -> Tensor:
     return base.decode(latents).mul(255).round().to(torch.uint8)
 
 
+def _job(folder: Path) -> Path:
+    """Beside the folder: it names places, and samples are sealed without it, so that a replay gives their digest."""
+    return Path(folder).with_name(f"{Path(folder).name}-job.json")
+
+
 def _shown(folder: Path, name: str, k: int) -> Path:
     return Path(folder).with_name(f"{Path(folder).name}-shown") / name / f"{k:05d}.safetensors"
 
@@ -153,9 +157,9 @@ def _open(recipe: Recipe, inputs: dict[str, StageRecord], protocol: Fingerprint,
     read = {name: inputs[name] for name in READ}
     made_of = {name: {key: a.sha256 for key, a in record.artifacts.items()} for name, record in read.items()}
     digest = fingerprint.digest({"recipe": recipe.digest, "inputs": made_of, "protocol": protocol.digest})
-    path = folder / JOB
+    path = _job(folder)
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["digest"] != digest:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         forget_videos(folder)
     slim = {
         name: record.model_copy(update={"tables": {}, "curves": {}, "figures": {}}).model_dump(mode="json")
