@@ -8,6 +8,7 @@ import importlib
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,26 +73,42 @@ def set_share(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as ``index.name`` → tensor; a list's items get a number each, a plain number a mark."""
-    packed = {}
+    """The optimizer's state as ``index.name`` → tensor, ``index.name/part`` where it has parts; numbers are marked.
+
+    Each tensor has memory of its own: bitsandbytes shares its tables among all parameters.
+    """
+    packed: dict[str, Tensor] = {}
     for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            mark = "" if isinstance(value, Tensor) else NUMBER
-            packed[f"{index}.{name}{mark}"] = torch.as_tensor(value)
+        _flatten(state, f"{index}.", packed)
+    seen: set[int] = set()
+    for key, tensor in packed.items():
+        whole = sharding.split(tensor) or tensor.data_ptr() not in seen
+        packed[key] = tensor if whole else tensor.clone()
+        seen |= set() if sharding.split(tensor) else {tensor.data_ptr()}
     return packed
 
 
 def unpack(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what ``pack`` took, made whole, from an optimizer over the same parameters."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor | float]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
-        own = params[int(index)]
+        own, (*parents, last) = params[int(index)], name.removesuffix(NUMBER).split("/")
+        within = state.setdefault(int(index), {})
+        for parent in parents:
+            within = within.setdefault(parent, {})
         value = sharding.like(tensor, own) if tensor.shape == own.shape else tensor
-        plain = name.endswith(NUMBER)
-        state.setdefault(int(index), {})[name.removesuffix(NUMBER)] = tensor.item() if plain else value
+        within[last] = tensor.item() if name.endswith(NUMBER) else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _flatten(state: dict[str, Any], before: str, into: dict[str, Tensor]) -> None:
+    for name, value in state.items():
+        if isinstance(value, dict):
+            _flatten(value, f"{before}{name}/", into)
+        else:
+            into[before + name + ("" if isinstance(value, Tensor) else NUMBER)] = torch.as_tensor(value)
 
 
 def _from_library(kind: str) -> type[torch.optim.Optimizer]:

@@ -1,10 +1,14 @@
 import math
+import sys
 
 import pytest
 import torch
+from torch import nn
 
+from mobilevd.errors import RecipeError
 from mobilevd.params import Optim
 from mobilevd.training import optim
+from mobilevd.training.checkpoints import Checkpoints
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -53,3 +57,73 @@ def test_state_packed_and_unpacked_continues_alike(linear):
     moved(one, first, 2)
     moved(other, second, 2)
     assert torch.equal(one.weight, other.weight)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sm3", "adamw_8bit"])
+def test_every_optimizer_learns_and_goes_on_alike_from_its_checkpoint(kind, tmp_path):
+    """128 x 128: from 4096 elements on, bitsandbytes keeps 8 bits of each."""
+    pytest.importorskip(optim.LIBRARY.get(kind, ("torch",))[0])
+    settings, goal = Optim(lr=3e-3, kind=kind, betas=(0.5, 0.9)), torch.full((128, 128), 0.01)
+
+    def steps(network, optimizer, times):
+        for _ in range(times):
+            loss = (network.weight - goal).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return float(loss.detach())
+
+    torch.manual_seed(0)
+    one, other = nn.Linear(128, 128), nn.Linear(128, 128)
+    first, second = (optim.make(optim.groups(network, settings), settings) for network in (one, other))
+    start = float((one.weight - goal).square().mean().detach())
+    assert steps(one, first, 5) < 0.9 * start
+    Checkpoints(tmp_path, "t").save(5, {"optimizer": optim.pack(first), "network": one.state_dict()}, {})
+    saved = Checkpoints(tmp_path, "t").newest().tensors
+    other.load_state_dict(saved["network"])
+    optim.unpack(second, saved["optimizer"])
+    steps(one, first, 3)
+    steps(other, second, 3)
+    assert torch.equal(one.weight, other.weight)
+
+
+def test_lean_optimizers_keep_less_than_adamw():
+    network = nn.Linear(128, 128, bias=False)
+    kept = {}
+    for kind in ("adamw", "sm3"):
+        settings = Optim(lr=1e-3, kind=kind)
+        optimizer = optim.make([(network.parameters(), 1e-3)], settings)
+        network.weight.grad = torch.ones_like(network.weight)
+        optimizer.step()
+        kept[kind] = sum(t.numel() for t in optim.pack(optimizer).values())
+    assert kept["sm3"] < 0.6 * kept["adamw"]
+
+
+def test_rates_go_by_name_the_first_that_matches_and_zero_freezes():
+    network = nn.ModuleDict({"temporal_a": nn.Linear(2, 2), "spatial_a": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    settings = Optim(
+        lr=0.1,
+        rates=({"match": "head.*bias", "lr": 0.3}, {"match": "^temporal", "lr": 0.2}, {"match": "spat", "lr": 0.0}),
+    )
+    groups = {lr: len(params) for params, lr in optim.groups(network, settings)}
+    assert groups == {0.3: 1, 0.2: 2, 0.1: 1}
+    assert [name for name, p in network.named_parameters() if not p.requires_grad] == [
+        "spatial_a.weight",
+        "spatial_a.bias",
+    ]
+
+
+def test_a_rate_without_a_parameter_and_a_training_of_nothing_are_refused():
+    network = nn.Linear(2, 2)
+    with pytest.raises(RecipeError, match="A rate matches no parameter"):
+        optim.groups(network, Optim(lr=0.1, rates=({"match": "temporal", "lr": 0.2},)))
+    with pytest.raises(RecipeError, match="No parameter is left to train"):
+        optim.groups(network, Optim(lr=0.1, rates=({"match": ".", "lr": 0.0},)))
+
+
+def test_a_library_that_is_not_there_is_named_and_sm3_refuses_decay(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(RecipeError, match="pip install bitsandbytes"):
+        optim.make([(nn.Linear(2, 2).parameters(), 0.1)], Optim(lr=0.1, kind="adamw_8bit"))
+    with pytest.raises(RecipeError, match="sm3 has no weight decay"):
+        optim.make([(nn.Linear(2, 2).parameters(), 0.1)], Optim(lr=0.1, kind="sm3", weight_decay=0.1))
