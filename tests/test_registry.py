@@ -108,6 +108,14 @@ def test_curves_figures_and_parameters_come_back_as_they_were(store, recipe, rec
     assert outer.data.tags["recipe_digest"] == recipe.digest
 
 
+def test_clips_are_a_dataset_with_the_digest_that_dvc_pins(store, recipe, records):
+    pinned = {n: r.model_copy(update={"data_md5": "d" * 32 + ".dir"}) for n, r in records.items()}
+    [given] = store.get_run(registry.log_run(recipe, pinned, "passed", [])).inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("data", "d" * 32 + ".dir")
+    assert json.loads(given.dataset.source) == {"uri": "data"}
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+
+
 def test_every_value_of_a_recipe_is_a_parameter(store, recipe, records):
     def leaves(value) -> int:
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
