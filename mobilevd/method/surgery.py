@@ -45,7 +45,7 @@ def save(unet: VideoUNet, log: Log, folder: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in unet.state_dict().items()}
     write_json(folder / TENSORS, weights.describe(tensors))
     aside = (folder / WEIGHTS).with_suffix(".part")
-    save_file(tensors, aside, {"format": "pt"} | _digests(folder))
+    save_file(tensors, aside, weights.one_entry(_digests(folder)))
     aside.replace(folder / WEIGHTS)
 
 

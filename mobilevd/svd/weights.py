@@ -16,6 +16,7 @@ from torch import Tensor
 from mobilevd.errors import IntegrityError
 
 SHOWN = 8
+BELONGS_TO = "belongs_to"
 
 Described = dict[str, dict[str, str | list[int]]]  # name → dtype, shape and sha256 of the bytes as stored
 
@@ -50,7 +51,12 @@ def check_whole(path: Path) -> None:
 def header(path: Path) -> dict[str, str]:
     """What a whole safetensors file says of itself, besides its tensors and that they are PyTorch's."""
     with safe_open(path, framework="pt") as opened:
-        return {name: value for name, value in (opened.metadata() or {}).items() if name != "format"}
+        return json.loads((opened.metadata() or {}).get(BELONGS_TO, "{}"))
+
+
+def one_entry(told: Mapping[str, str]) -> dict[str, str]:
+    """``told`` as a header that ``header`` reads: one entry, for several are written in an order that changes."""
+    return {BELONGS_TO: json.dumps(dict(told), sort_keys=True)}
 
 
 def description(told: object, path: Path) -> Described:
