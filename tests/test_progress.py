@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 from mobilevd import progress
 
 
@@ -14,7 +16,7 @@ def test_plain_lines_are_few_and_the_last_tells_the_count(capsys):
 
 def test_slow_work_says_how_far_it_is(capsys, monkeypatch):
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     list(progress.track(range(100), 100, "slow"))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" (")[0] for line in lines] == [f"slow: {k}/100" for k in (*range(4, 100, 4), 100)]
@@ -27,9 +29,9 @@ def test_work_of_unknown_length_is_counted(capsys):
 
 def test_rate_and_time_left_are_told(capsys, monkeypatch):
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     list(progress.track(range(8), 8, "slow"))
-    assert capsys.readouterr().err.splitlines()[0] == "slow: 4/8 (12 s, 0.333/s, 12 s left)"
+    assert "slow: 4/8 (12 s, 0.333/s, 12 s left)" in capsys.readouterr().err.splitlines()
 
 
 def test_a_picture_goes_to_those_who_look_and_to_nobody_afterwards(tmp_path):

@@ -87,11 +87,12 @@ def test_bundle_with_pickles_is_refused_and_one_sealed_with_them_does_not_load_t
     assert not marker.exists()
 
 
-def test_checkpoint_with_pickles_beside_it_is_read_without_them(tmp_path, marker):
+def test_checkpoint_with_pickles_in_it_is_refused_and_they_are_not_loaded(tmp_path, marker):
     checkpoints = Checkpoints(tmp_path / "checkpoints", "this training")
     checkpoints.save(1, {"network": {"w": torch.ones(3)}}, {})
     plant(tmp_path / "checkpoints", marker)
-    Checkpoints(tmp_path / "checkpoints", "this training").newest()
+    with pytest.raises(IntegrityError, match="No checkpoint of this training is intact"):
+        Checkpoints(tmp_path / "checkpoints", "this training").newest()
     assert not marker.exists()
 
 
@@ -108,7 +109,7 @@ def test_no_module_can_load_a_pickle_but_the_one_that_admits_arrays_only():
         }
         if risky:
             found[path.name] = risky
-    assert found == {"i3d.py": {"pickle"}}
+    assert found == {"pinned.py": {"pickle"}}
 
 
 ESCAPES = ["../outside", "unet/../../outside", "/etc/hostname", "link/outside"]
