@@ -23,18 +23,23 @@ log = logging.getLogger(__name__)
 
 def tell(text: str, **facts: Any) -> bool:
     """Post to the webhook, if there is one; whether it took it. The address is a secret and is in no message."""
-    url = os.environ.get(WEBHOOK)
-    if not url:
-        return False
-    body = json.dumps({"text": text} | facts, default=str).encode()
     try:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise OSError("not an http address")
-        with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=PATIENCE_S):
-            return True
+        return post(text, **facts)
     except (OSError, HTTPException) as error:
         log.warning("the webhook did not take the alert (%s): %s", type(error).__name__, text)
         return False
+
+
+def post(text: str, **facts: Any) -> bool:
+    """Post to the webhook; False where there is none. Errors: OSError or HTTPException when it does not take it."""
+    url = os.environ.get(WEBHOOK)
+    if not url:
+        return False
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise OSError("not an http address")
+    body = json.dumps({"text": text} | facts, default=str).encode()
+    with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=PATIENCE_S):
+        return True
 
 
 def dead_letter(run: str, name: str, facts: dict[str, Any]) -> str:

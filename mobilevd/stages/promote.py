@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
-from mobilevd import registry, versions
+from mobilevd import alerts, registry, versions
 from mobilevd.artifacts import file_sha256
 from mobilevd.errors import IntegrityError, MobileVDError, PromotionError
 from mobilevd.ledger import CHAMPION, PREVIOUS, Checked, Entry, Ledger, Wanted, champion, projection, standing
@@ -23,8 +21,6 @@ from mobilevd.params import Clip
 from mobilevd.stages import lineage
 
 PROMOTE, ROLLBACK = "promote", "rollback"
-WEBHOOK = "MOBILEVD_WEBHOOK"
-PATIENCE_S = 10
 Smoke = Callable[[Path], Any]
 
 
@@ -133,18 +129,12 @@ def reconcile(model: str) -> list[str]:
 
 def announce(model: str, entry: Entry) -> None:
     """Tell $MOBILEVD_WEBHOOK, if it is set, of a switch that was made. Errors: MobileVDError if it is not taken."""
-    url = os.environ.get(WEBHOOK)
-    if not url:
-        return
-    body = json.dumps({"event": "mobilevd.champion", "model": model} | entry.model_dump(mode="json")).encode()
     try:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise OSError("not an http address")
-        with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=PATIENCE_S):
-            pass
+        facts = {"event": "mobilevd.champion", "model": model} | entry.model_dump(mode="json")
+        alerts.post(f"{model}: {entry.line}", **facts)
     except (OSError, HTTPException) as error:
         raise _stands(
-            entry, "the webhook did not take the event", f"{type(error).__name__}: {error}", WEBHOOK
+            entry, "the webhook did not take the event", f"{type(error).__name__}: {error}", alerts.WEBHOOK
         ) from None
 
 

@@ -15,7 +15,7 @@ import seaweed
 import tracking
 from candidates import MODEL
 
-from mobilevd import versions
+from mobilevd import alerts, versions
 from mobilevd.artifacts import seal, write_json
 from mobilevd.errors import EffectError, MobileVDError, PromotionError
 from mobilevd.ledger import champion
@@ -71,7 +71,7 @@ def events(hook, monkeypatch):
     """Everything that a webhook was told during one test, in order."""
     address, told = hook
     told.clear()
-    monkeypatch.setenv(promote.WEBHOOK, address)
+    monkeypatch.setenv(alerts.WEBHOOK, address)
     return told
 
 
@@ -97,6 +97,7 @@ def test_the_newest_candidate_becomes_champion_and_then_everyone_is_told(offer, 
         ("mobilevd.champion", first),
         ("mobilevd.champion", second),
     ]
+    assert events[1]["text"] == f"{MODEL}: {entries[1].line}"
     tags = versions.find(MODEL, second).tags
     assert entries[1].bundle_sha256 == tags["bundle_sha256"]
     assert entries[1].who == promote._who()
@@ -332,7 +333,7 @@ def script(tmp_path_factory, hook):
     address, told = hook
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(SCRIPT.parent.parent))
-        patched.setenv(promote.WEBHOOK, address)
+        patched.setenv(alerts.WEBHOOK, address)
         tracking.use(tmp_path_factory.mktemp("processes"), patched)
         numbers = [candidates.offer(tmp_path_factory.mktemp("run")) for _ in range(10)]
         told.clear()
