@@ -18,6 +18,7 @@ from mobilevd.method import surgery
 from mobilevd.params import Recipe
 from mobilevd.stages.job import NETWORK
 from mobilevd.svd.conditioning import added_ids
+from mobilevd.svd.inference import arrange
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
 from mobilevd.svd.scheduler import Schedule
 
@@ -111,12 +112,9 @@ def judged(inputs: dict[str, StageRecord]) -> dict[str, str]:
 
 
 def _unet(record: StageRecord) -> torch.nn.Module:
-    """In evaluation mode, feed-forward layers frame by frame: their wide middles then stay in the processor's cache."""
     folder = record.artifacts[NETWORK]
     verify(folder.path, folder.sha256)
-    unet = surgery.load(folder.path)[0].eval()
-    unet.enable_forward_chunking()
-    return unet
+    return arrange(surgery.load(folder.path)[0])
 
 
 def _one_step(record: StageRecord) -> Callable:

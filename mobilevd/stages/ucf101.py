@@ -115,11 +115,11 @@ def _student(folder: Path, clip: Clip) -> Make:
 
 def _teacher(name: str, clip: Clip) -> Make:
     """The base as it is, with SVD's own sampler settings."""
-    from mobilevd.svd import autoencoder, base, conditioning, sampler
+    from mobilevd.svd import autoencoder, base, conditioning, inference, sampler
 
     loaded, settings = base.load(name), Evaluate()
     loaded.check_clip(clip)
-    unet, side = loaded.unet().eval(), autoencoder.downscale(loaded.vae)
+    unet, side = inference.arrange(loaded.unet()), autoencoder.downscale(loaded.vae)
     shape = (clip.frames, loaded.vae.config.latent_channels, clip.height // side, clip.width // side)
     ids = conditioning.added_ids(1, clip.fps, settings.motion_bucket, settings.augmentation_sigma)
     options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": loaded.schedule}

@@ -1,0 +1,28 @@
+"""Arranged for sampling, a network computes what it did, with the same weights under the same names."""
+
+import pytest
+import tiny_svd
+import torch
+from torch import nn
+
+from mobilevd.method import temporal_multiscale
+from mobilevd.svd import inference
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+@torch.no_grad()
+def test_arranged_network_gives_the_same_output(multiscale):
+    whole, arranged = tiny_svd.unet(), tiny_svd.unet()
+    if multiscale:
+        for unet in (whole, arranged):
+            temporal_multiscale.apply(unet)
+    names = arranged.state_dict().keys()
+    assert inference.arrange(arranged) is arranged
+    assert arranged.state_dict().keys() == names == whole.state_dict().keys()
+    changed = [module for module in arranged.modules() if isinstance(module, inference._OverTime)]
+    assert len(changed) == sum(isinstance(module, nn.Conv3d) for module in whole.modules()) > 0
+    g = torch.Generator().manual_seed(0)
+    given = torch.randn(2, 14, 8, 16, 16, generator=g), torch.randn(2, generator=g), torch.randn(2, 1, 16, generator=g)
+    ids = torch.tensor([[6.0, 127.0, 0.02]]).repeat(2, 1)
+    expected = whole(*given, ids)
+    assert (arranged(*given, ids) - expected).norm() / expected.norm() < 1e-5
