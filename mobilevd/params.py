@@ -266,7 +266,7 @@ class Quantize(Section):
     weights: Literal["int8"] = "int8"
     activations: Literal["uint8", "uint16"] = "uint16"
     calibration_clips: Count = 8
-    opset: Annotated[int, Field(ge=18, le=20)] = 18
+    opset: Annotated[int, Field(ge=18, le=20)] = 20
     min_sqnr_db: Finite = 15.0
 
 

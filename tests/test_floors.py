@@ -38,7 +38,7 @@ DOOR = {
     **dict.fromkeys(("diffusers", "transformers", "huggingface_hub"), "svd"),
     **dict.fromkeys(("av", "dvc", "dvc_data", "great_expectations"), "video"),
     "accelerate": "training",
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "qai_hub"), "device"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxruntime_qnn", "onnxscript", "aimet_onnx", "qai_hub"), "device"),
     "mlflow": "registry",
     "boto3": "objects",
     "metaflow": "flows",

@@ -37,11 +37,11 @@ def _write_apart(folder: Path) -> None:
 
 
 def border(token_dim: int):
-    """What the network of this bundle takes and gives; it keeps its batch of one."""
+    """What the network of this bundle takes and gives; one clip, without a batch axis."""
     from mobilevd.device.inputs import GraphSpec, InputSpec
 
-    latents = (1, FRAMES, 4, LATENT_SIDE, LATENT_SIDE)
-    shapes = {"noise": latents, "image_latents": (1, *latents[2:]), "token": (1, 1, token_dim), "ids": (1, 3)}
+    latents = (FRAMES, 4, LATENT_SIDE, LATENT_SIDE)
+    shapes = {"noise": latents, "image_latents": (1, *latents[1:]), "token": (1, 1, token_dim), "ids": (1, 3)}
     given = tuple(InputSpec(name=name, shape=shape) for name, shape in shapes.items())
     return GraphSpec(inputs=given, outputs=(InputSpec(name="latents", shape=latents),))
 
@@ -53,11 +53,11 @@ def write(folder: Path) -> None:
 
     from mobilevd.artifacts import MANIFEST, seal, write_json
     from mobilevd.device.export import export
+    from mobilevd.device.one_clip import OneClip
     from mobilevd.method import surgery
     from mobilevd.params import Clip
     from mobilevd.stages import ends
     from mobilevd.svd.base import Base
-    from mobilevd.svd.sampler import OneStep
 
     tiny_svd.vae(**SMALL).save_pretrained(folder / "vae")
     tiny_svd.tower().save_pretrained(folder / "image_encoder")
@@ -65,10 +65,10 @@ def write(folder: Path) -> None:
     clip = {"frames": FRAMES, "fps": 7.0, "width": SIDE, "height": SIDE}
     write_json(folder / "pipeline.json", {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02})
     spec = border(tiny_svd.TOWER["projection_dim"])
-    export(OneStep(surgery.load(folder)[0]).requires_grad_(False), spec, folder / "onnx" / "float.onnx", 18)
+    export(OneClip(surgery.load(folder)[0]), spec, folder / "onnx" / "float.onnx", 20)
     spec.save(folder / "onnx")
     shutil.copyfile(folder / "onnx" / "float.onnx", folder / "onnx" / "quantized.onnx")
-    shutil.copytree(ends.graphs(Base(folder), Clip(**clip), 18), folder / "ends")
+    shutil.copytree(ends.graphs(Base(folder), Clip(**clip), 20), folder / "ends")
     (folder / "ends" / MANIFEST).unlink()
     seal(folder)
 

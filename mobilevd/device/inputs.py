@@ -1,7 +1,7 @@
 """One description of the graph's inputs and outputs: it serves trace, calibration, profile and random tests alike.
 
 **Keeps** a feed of another name, shape or type never reaches a runtime (``tests/device/test_inputs.py``).
-**Axes** B is 1: noise [1 F C H W], image latents [1 C H W], token [1 1 D], ids [1 3] → latents [1 F C H W].
+**Axes** one clip: noise [F C H W], image latents [1 C H W], token [1 1 D], ids [1 3] → latents [F C H W].
 """
 
 import json
@@ -71,7 +71,7 @@ class GraphSpec(BaseModel):
 
 def one_step(frames: int, channels: int, height: int, width: int, token_dim: int) -> GraphSpec:
     """The border of the one-step network for one clip of latents F C H W and an image token of ``token_dim``."""
-    latents = (1, frames, channels, height, width)
+    latents = (frames, channels, height, width)
     return GraphSpec(
         inputs=(
             InputSpec(name="noise", shape=latents),

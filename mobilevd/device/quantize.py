@@ -55,7 +55,7 @@ def quantize(source: Path, target: Path, found: Ranges, activations: str) -> lis
         activation_type=ACTIVATIONS[activations],
         weight_type=QuantType.QInt8,
         per_channel=True,
-        init_overrides=_norm_weights(source),
+        init_overrides=_norm_weights(source, ACTIVATIONS[activations]),
     )
     # quantize_static would first lift the graph to opset 21, in memory, which fails beyond 2 GB
     quantizer = QDQQuantizer(
@@ -108,12 +108,12 @@ def kinds(graph: onnx.GraphProto) -> list[Kind]:
     return [Kind(kind, number, done[kind]) for kind, number in count.most_common()]
 
 
-def _norm_weights(source: Path) -> dict[str, list[dict]]:
-    """Layer norms have one row of weights: quantized per tensor, like those of a MatMul."""
+def _norm_weights(source: Path, kind: QuantType) -> dict[str, list[dict]]:
+    """Layer norms have one row of weights: as activations are, per tensor; the NPU leaves symmetric int8 to the CPU."""
     graph = onnx.load(source, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
     names = {node.input[1] for node in graph.node if node.op_type == "LayerNormalization"} & stored
-    return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in names}
+    return {name: [{"quant_type": kind}] for name in names}
 
 
 @contextmanager

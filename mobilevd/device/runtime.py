@@ -30,9 +30,9 @@ class OnnxOneStep:
     ) -> Latents:
         """Unit noise, raw first-frame latents, image token and ids of B clips → clean scaled latents; clip by clip."""
         columns = [tensor.detach().cpu().float().numpy() for tensor in (noise, image_latents, token, ids)]
-        rows = zip(*(np.split(column, len(column)) for column in columns), strict=True)
+        rows = zip(columns[0], *(np.split(column, len(column)) for column in columns[1:]), strict=True)
         outputs = [self.run(dict(zip(self.spec.names, row, strict=True))) for row in rows]
-        return torch.from_numpy(np.concatenate(outputs))
+        return torch.from_numpy(np.stack(outputs))
 
     def run(self, feed: dict[str, np.ndarray]) -> np.ndarray:
         """One clip, arrays by input name. Errors: MobileVDError naming what does not fit the graph."""

@@ -1,28 +1,29 @@
 """Both ends of the network as graphs: photograph → latents and token, and latents → frames. They are the base's, the
 same for every run of one base and one clip size, so they are exported once and kept in the cache.
 
-**Keeps** parity with torch of 90 dB; what is taken from the cache has its digests (``tests/stages/test_ends.py``).
+**Keeps** parity of 90 dB with the base; what is taken from the cache has its digests
+(``tests/device/test_codecs.py``, ``tests/device/test_animate.py``).
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from mobilevd.artifacts import file_sha256, seal, verify
-from mobilevd.device.animate import DECODER, FRAME_ENCODER, IMAGE_ENCODER
+from mobilevd.device import codecs
 from mobilevd.device.export import export, parity_db
-from mobilevd.device.inputs import GraphSpec, InputSpec
 from mobilevd.packages import cache_dir
 from mobilevd.params import Clip
-from mobilevd.svd import ends
-from mobilevd.svd.autoencoder import downscale
+from mobilevd.svd.autoencoder import decode, downscale, encode
 from mobilevd.svd.base import Base
+from mobilevd.svd.conditioning import image_tokens
 
 PARTS, READ = ("vae", "image_encoder"), (".json", ".safetensors")
 EXPORTERS = ("torch", "onnx", "onnxruntime")
@@ -53,33 +54,24 @@ def _key(base: Base, clip: Clip, opset: int) -> str:
 
 
 def _export(base: Base, clip: Clip, opset: int, folder: Path) -> None:
-    for file, (network, spec) in _parts(base, clip).items():
-        export(network, spec, folder / file, opset)
-        random = spec.random(torch.Generator().manual_seed(0))
-        parity_db(network, folder / file, spec, [random])
+    side = downscale(base.vae)
+    latents = (clip.frames, base.vae.config.latent_channels, clip.height // side, clip.width // side)
+    for name, (network, spec) in codecs.around(base.vae, base.image_encoder, latents).items():
+        path = folder / f"{name}.onnx"
+        export(network, spec, path, opset)
+        generator = torch.Generator().manual_seed(0)
+        given = torch.randn if name == "decoder" else torch.rand  # latents, or pixels in [0, 1]
+        feeds = [{spec.names[0]: given(spec.inputs[0].shape, generator=generator).numpy()}]
+        parity_db(_in_torch(base)[name], path, spec, feeds)
     seal(folder)
 
 
-def _parts(base: Base, clip: Clip) -> dict[str, tuple[nn.Module, GraphSpec]]:
-    vae, tower = base.vae, base.image_encoder
-    side, channels = downscale(vae), vae.config.latent_channels
-    latents = (channels, clip.height // side, clip.width // side)
-    image = InputSpec(name="image", shape=(1, 3, clip.height, clip.width))
-    frames = InputSpec(name="frames", shape=(1, clip.frames, 3, clip.height, clip.width))
-
-    def spec(given: InputSpec, made: InputSpec) -> GraphSpec:
-        return GraphSpec(inputs=(given,), outputs=(made,))
-
+def _in_torch(base: Base) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What the base itself computes, for one clip."""
     return {
-        FRAME_ENCODER: (ends.ImageLatents(vae), spec(image, InputSpec(name="image_latents", shape=(1, *latents)))),
-        IMAGE_ENCODER: (
-            ends.ImageToken(tower),
-            spec(image, InputSpec(name="token", shape=(1, 1, tower.config.projection_dim))),
-        ),
-        DECODER: (
-            ends.Frames(vae),
-            spec(InputSpec(name="latents", shape=(1, clip.frames, *latents)), frames),
-        ),
+        "image_encoder": lambda image: image_tokens(base.image_encoder, image),
+        "frame_encoder": lambda image: encode(base.vae, image),
+        "decoder": lambda latents: decode(base.vae, latents[None])[0],
     }
 
 

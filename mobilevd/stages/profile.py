@@ -1,6 +1,7 @@
 """Profile: time and memory of the quantized network, and of the float one beside it, on one device of the recipe.
 
-**Keeps** a phone that was not measured has no figures at all, so that a gate that asks for them fails as missing
+An emulated NPU is asked whether it takes the whole graph and computes it right; it has no time. **Keeps** a phone that
+was not measured has no figures at all, so that a gate that asks for them fails as missing
 (``tests/stages/test_profile.py``).
 """
 
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 from mobilevd.artifacts import StageRecord, seal, verify
-from mobilevd.device import charts, targets
+from mobilevd.device import charts, htp, preflight, targets
 from mobilevd.device.inputs import load
 from mobilevd.device.profile import ProfileReport, named, profile
 from mobilevd.device.targets import Target
@@ -35,7 +36,8 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: s
     """
     began, target, workdir = time.time(), targets.find(device), Path(workdir).resolve()
     onnx = inputs["quantize"].artifacts[ONNX]
-    parts = _not_measured(target) if target.kind == "phone" else _measured(recipe, inputs, workdir, target)
+    ways = {"host": _measured, "emulator": _emulated}
+    parts = ways.get(target.kind, _not_measured)(recipe, inputs, workdir, target)
     return StageRecord(
         stage=STAGE,
         recipe_digest=recipe.digest,
@@ -48,8 +50,32 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: s
     )
 
 
-def _not_measured(target: Target) -> dict:
+def _not_measured(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
     return {"facts": {"device": target.name, f"profile.{target.name}": targets.PHONES_NEED}}
+
+
+def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
+    """Errors: EffectError when the NPU leaves nodes to the CPU, or computes something else."""
+    onnx = inputs["quantize"].artifacts[ONNX]
+    verify(onnx.path, onnx.sha256)
+    found = preflight.check(onnx.path / QUANTIZED, target).require()
+    job = Job("quantize", recipe, inputs, workdir)
+    given = feeds(job, load(onnx.path), job.clips()[1], 1)
+    report = htp.check(onnx.path / FLOAT, onnx.path / QUANTIZED, target, workdir / "npu" / "context.onnx", given)
+    report.save(workdir / "npu" / "report.json")
+    htp.require(report, recipe.quantize.min_sqnr_db)
+    figures = {name: getattr(report, name) for name in ("sqnr_db", "sqnr_to_cpu_db", "context_mb", "compile_s")}
+    figures |= {"partitions": float(report.partitions), "fallback_share": found.fallback_share}
+    return {
+        "artifacts": {"npu": seal(workdir / "npu")},
+        "figures": {f"profile.{target.name}.{name}": value for name, value in figures.items()},
+        "facts": {
+            "device": f"{target.name} ({target.kind}; {target.runtime})",
+            "latency": "none: an emulator's time is this machine's, not the phone's",
+            "largest tensor": found.largest_tensor,
+            "tools": ", ".join(f"{name} {version}" for name, version in report.tools.items()),
+        },
+    }
 
 
 def _measured(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:

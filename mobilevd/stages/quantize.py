@@ -17,6 +17,7 @@ from mobilevd.device import calibrate, charts, noise
 from mobilevd.device.export import export, file_bytes, parity_db
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.inputs import GraphSpec, one_step
+from mobilevd.device.one_clip import OneClip, unbatched
 from mobilevd.device.quantize import Kind, quantize
 from mobilevd.device.session import open_session
 from mobilevd.errors import EffectError
@@ -55,9 +56,9 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     train, held_out = job.clips()
     spec = _spec(train)
     calibration, checked = feeds(job, spec, train, settings.calibration_clips), feeds(job, spec, held_out, CHECKED)
-    export(step, spec, folder / FLOAT, settings.opset)
+    export(OneClip(network), spec, folder / FLOAT, settings.opset)
     spec.save(folder)
-    parity = parity_db(step, folder / FLOAT, spec, checked)
+    parity = parity_db(unbatched(step), folder / FLOAT, spec, checked)
     found = calibrate.ranges(folder / FLOAT, track(calibration, len(calibration), "calibrating"))
     result = _quantized(recipe, folder, found, checked)
     sizes = _sizes(folder)
@@ -89,7 +90,7 @@ def feeds(job: Job, spec: GraphSpec, path: Path, count: int) -> Feeds:
     picked = [round(i) for i in np.linspace(0, len(clips) - 1, min(count, len(clips)))]
     batch, ids = clips.batch(picked), job.ids()
     noises = clip_noise([seeds.derive(job.seed, path.stem, i) for i in picked], clips.shape)
-    rows = zip(noises.split(1), batch.image_latents.split(1), batch.tokens.split(1), strict=True)
+    rows = zip(noises, batch.image_latents.split(1), batch.tokens.split(1), strict=True)
     return [dict(zip(spec.names, (t.numpy() for t in (*row, ids)), strict=True)) for row in rows]
 
 

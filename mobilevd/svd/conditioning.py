@@ -6,6 +6,8 @@
 import statistics
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from mobilevd.shapes import AddedIds, Images, Tokens
@@ -23,6 +25,20 @@ def image_tokens(encoder: CLIPVisionModelWithProjection, images: Images) -> Toke
     pixels = (_resize_with_antialiasing(images * 2 - 1, (side, side)) + 1) / 2
     mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
     return encoder(((pixels - mean) / std).to(encoder.dtype)).image_embeds.unsqueeze(1)
+
+
+def resizing(height: int, width: int, side: int) -> tuple[Float[Tensor, "S H"], Float[Tensor, "S W"]]:
+    """The antialiased resize of H W pixels to ``side`` x ``side`` as matrices: rows @ image @ columnsᵀ.
+
+    It is linear, separable, and leaves a constant as it is: a row's column of ``rows`` is what its ones become.
+    """
+    from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+
+    def matrix(size: int) -> Tensor:
+        rows = torch.eye(size)[:, None, :, None].expand(-1, -1, -1, side)
+        return _resize_with_antialiasing(rows.contiguous(), (side, side))[:, 0, :, 0].T.contiguous()
+
+    return matrix(height), matrix(width)
 
 
 def added_ids(batch: int, fps: float, motion_bucket: int, augmentation_sigma: float) -> AddedIds:

@@ -54,6 +54,17 @@ class Conditioning:
         }
 
 
+class OneClipConditioning(Conditioning):
+    """The same for one clip whose blocks take their one row as it is, whatever the number of frames."""
+
+    def over(self, frames: int) -> dict[str, Tensor]:
+        return {
+            "temb": self.emb,
+            "encoder_hidden_states": self.context,
+            "image_only_indicator": self.emb.new_zeros(1, frames),
+        }
+
+
 @dataclass(frozen=True)
 class Encoded:
     """The down path's result: ``x``, the skips and each block's output; what blocks are told outside and inside."""
@@ -91,11 +102,18 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         """One evaluation: ``timestep`` is c_noise, the context one image token (T = 1), ids fps−1, bucket, σ_c."""
         frames = sample.shape[1]
         conditioning = self._embed(sample, timestep, encoder_hidden_states, added_time_ids)
-        encoded = self._down(self.conv_in(sample.flatten(0, 1)), frames, conditioning)
-        x = self.mid_block(encoded.x, **encoded.inner)
-        x = self._up(x, encoded, force_sizes=self._needs_sizes(sample))
-        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
-        return x.unflatten(0, (-1, frames))
+        return self._evaluate(sample.flatten(0, 1), frames, conditioning).unflatten(0, (-1, frames))
+
+    def one_clip(
+        self,
+        sample: Float[Tensor, "F C_in H W"],
+        timestep: Float[Tensor, "1"],
+        encoder_hidden_states: Float[Tensor, "1 T E"],
+        added_time_ids: Float[Tensor, "1 K"],
+    ) -> Float[Tensor, "F C_out H W"]:
+        """``forward`` without the clips' axis, for blocks that are told once (``device/rank4.py``)."""
+        told = self._embed(encoder_hidden_states, timestep, encoder_hidden_states, added_time_ids)
+        return self._evaluate(sample, sample.shape[0], OneClipConditioning(told.emb, told.context))
 
     def encode(
         self,
@@ -107,6 +125,13 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         """Features [B·F' C H W] after each down block, as small as ``frame_down`` and ``space_down`` make them."""
         conditioning = self._embed(sample, timestep, encoder_hidden_states, added_time_ids)
         return self._down(self.conv_in(sample.flatten(0, 1)), sample.shape[1], conditioning).features
+
+    def _evaluate(self, x: Tensor, frames: int, conditioning: Conditioning) -> Tensor:
+        force_sizes = self._needs_sizes(x)
+        encoded = self._down(self.conv_in(x), frames, conditioning)
+        x = self.mid_block(encoded.x, **encoded.inner)
+        x = self._up(x, encoded, force_sizes)
+        return self.conv_out(self.conv_act(self.conv_norm_out(x)))
 
     def _embed(self, sample: Tensor, timestep: Tensor, context: Tensor, added_time_ids: Tensor) -> Conditioning:
         batch = sample.shape[0]

@@ -10,7 +10,7 @@ from mobilevd.errors import IntegrityError, MobileVDError
 def test_the_inputs_are_those_of_the_networks_forward():
     assert one_step.SPEC.names == ["noise", "image_latents", "token", "ids"]
     shapes = {spec.name: spec.shape for spec in (*one_step.SPEC.inputs, *one_step.SPEC.outputs)}
-    assert shapes["noise"] == shapes["latents"] == (1, 5, 4, 8, 8)
+    assert shapes["noise"] == shapes["latents"] == (5, 4, 8, 8)
     assert (shapes["image_latents"], shapes["token"], shapes["ids"]) == ((1, 4, 8, 8), (1, 1, 16), (1, 3))
 
 

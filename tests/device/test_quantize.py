@@ -53,7 +53,7 @@ def test_convolutions_have_one_int8_scale_per_output_channel(graphs):
 
 def test_the_opset_stays_what_was_exported(graphs):
     imports = {entry.domain: entry.version for entry in onnx.load(graphs.quantized_path).opset_import}
-    assert imports[""] == 18
+    assert imports[""] == 20
 
 
 def test_the_float_graph_itself_is_caught_as_unquantized(graphs):

@@ -13,7 +13,8 @@ def net(graphs):
 
 def batch(count):
     feeds = one_step.feeds(count, first_seed=70)
-    return [torch.cat([torch.from_numpy(feed[name]) for feed in feeds]) for name in one_step.SPEC.names]
+    noise, *told = ([torch.from_numpy(feed[name]) for feed in feeds] for name in one_step.SPEC.names)
+    return [torch.stack(noise), *map(torch.cat, told)]
 
 
 def test_the_graph_answers_like_the_network_for_a_batch(graphs, net):

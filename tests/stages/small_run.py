@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from mobilevd.artifacts import StageRecord, seal
 from mobilevd.device.export import export
 from mobilevd.device.inputs import one_step
+from mobilevd.device.one_clip import OneClip
 from mobilevd.method import cross_attention, surgery, temporal_multiscale, temporal_pruning
 from mobilevd.params import Recipe, check
 from mobilevd.svd import base as bases
-from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import temporal_blocks
 
 FRAMES, SIDE, PREPARED, STEPS, SEED = 9, 128, 3, 2, 5
@@ -56,7 +56,7 @@ def inputs_for(home: Path, recipe: Recipe) -> dict[str, StageRecord]:
         surgery.save(network, log, home / stage)
         made[stage] = StageRecord(stage=stage, artifacts={"network": seal(home / stage)}, **own)
     spec = one_step(FRAMES, 4, SIDE // 8, SIDE // 8, token_dim=16)
-    export(OneStep(network).eval(), spec, home / "onnx" / "quantized.onnx", opset=18)
+    export(OneClip(network), spec, home / "onnx" / "quantized.onnx", opset=20)
     spec.save(home / "onnx")
     return made | {"quantize": StageRecord(stage="quantize", artifacts={"onnx": seal(home / "onnx")}, **own)}
 

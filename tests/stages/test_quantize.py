@@ -58,7 +58,7 @@ def test_the_quantized_graph_is_as_far_from_torch_as_the_record_says(record, giv
 
 def test_the_record_says_where_it_came_from_and_what_was_done(record, given, work):
     assert record.parents == {name: next(iter(given[name].artifacts.values())).sha256 for name in ("prepare", "funnel")}
-    assert record.facts["precision"] == "int8 weights, uint16 activations, QDQ, opset 18"
+    assert record.facts["precision"] == "int8 weights, uint16 activations, QDQ, opset 20"
     assert {row["kind"] for row in record.tables["operators"]} > {"Conv", "MatMul", "Gemm"}
     assert (work / record.pictures["sizes and noise"]).stat().st_size > 5_000
 

@@ -1,0 +1,78 @@
+"""Fit ``mobilevd/device/estimate.py`` on measured rows, and say how far it is off for networks it did not see.
+
+Usage: python benchmarks/latency_fit.py FILE.csv   (columns model, precision, runtime, ms, gmac, params_m, unit, layers,
+npu_layers; one file of Qualcomm AI Hub's measurements on a Snapdragon 8 Gen 3). Prints what estimate.py holds.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from mobilevd.device import estimate
+from mobilevd.device.estimate import Rows
+
+COMPILED = ("qnn_context_binary", "qnn_dlc", "precompiled_qnn_onnx")
+START = np.log([0.1, 0.1, 0.1, 0.02, 0.002, 0.002, 0.002, 0.1, 1.0, 1.0, 1.0])
+RIDGE, CLIPPED = 0.05, 0.5  # how hard coefficients are held to START; beyond which log error a row weighs less
+PAPER_MS, PAPER = 1780.0, {"gmacs": 4335 / 2, "params_m": 980.3, "layers": 3300, "precision": "w8a16"}
+
+
+def read(path: Path) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """Counted networks that ran on the NPU as a whole: columns, log ms, and the family each is left out with."""
+    with Path(path).open(encoding="utf-8") as stream:
+        found = [row for row in csv.DictReader(stream) if row["gmac"] and row["params_m"] and row["unit"] == "NPU"]
+    found = [row for row in found if row["layers"] == row["npu_layers"]]
+    rows = estimate.features(
+        [row["gmac"] for row in found],
+        [row["params_m"] for row in found],
+        [row["layers"] for row in found],
+        [row["precision"].split("_mixed")[0] for row in found],
+        ["compiled" if row["runtime"] in COMPILED else row["runtime"] for row in found],
+    )
+    diffusion = ("stable_diffusion", "controlnet")
+    family = ["diffusion" if row["model"].startswith(diffusion) else row["model"] for row in found]
+    return rows, np.log([float(row["ms"]) for row in found]), np.array(family)
+
+
+def fit(rows: Rows, log_ms: np.ndarray) -> np.ndarray:
+    """Coefficients of least clipped log error."""
+
+    def errors(t: np.ndarray) -> np.ndarray:
+        return np.concatenate([estimate.log_ms(t, rows) - log_ms, RIDGE * (t - START)])
+
+    return least_squares(errors, START, loss="soft_l1", f_scale=CLIPPED).x
+
+
+def left_out(rows: Rows, log_ms: np.ndarray, family: np.ndarray) -> np.ndarray:
+    """log(measured / estimated) of every row, by a fit without its family."""
+    errors = np.zeros(len(log_ms))
+    for name in np.unique(family):
+        without = fit(rows[family != name], log_ms[family != name])
+        errors[family == name] = (log_ms - estimate.log_ms(without, rows))[family == name]
+    return errors
+
+
+def main(path: Path) -> None:
+    rows, log_ms, family = read(path)
+    coefficients, errors = fit(rows, log_ms), left_out(rows, log_ms, family)
+    tails = np.quantile(errors, [(1 - estimate.SHARE) / 2, (1 + estimate.SHARE) / 2])
+    typical, wide = np.exp(np.quantile(np.abs(errors), [0.5, 0.9]))
+    print(f"{len(log_ms)} rows of {len(np.unique(family))} networks or families; one left out at a time:")
+    print(f"half of the rows are off by less than {typical:.2f} times, nine in ten by less than {wide:.2f} times")
+    print("COEFFICIENTS =", tuple(round(float(c), 4) for c in coefficients))
+    print("LEFT_OUT =", tuple(round(float(t), 4) for t in tails))
+    for name in ("float", "w8a16", "w8a8"):
+        made = estimate.latency(**(PAPER | {"precision": name}))
+        print(f"MobileVD at 14 x 512x256, {name}: {made}; the paper measured {PAPER_MS:.0f} ms")
+    chosen = (family == "diffusion") & (rows.gmacs > 100)
+    for ms, error in sorted(zip(np.exp(log_ms[chosen]), errors[chosen], strict=True)):
+        print(
+            f"a Stable Diffusion part: measured {ms:.0f} ms, estimated without its family {ms / np.exp(error):.0f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
