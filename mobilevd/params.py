@@ -270,12 +270,25 @@ class Quantize(Section):
     min_sqnr_db: Finite = 15.0
 
 
+class Phone(Section):
+    """How the phones of Qualcomm AI Hub are measured.
+
+    ``runtime``: what the network is compiled to. ``quantize``: the graph quantized ``here`` is compiled, or the service
+    quantizes the float one ``there``. ``timeout_minutes``: how long a job is waited for; a later run goes on with it.
+    """
+
+    runtime: Literal["qnn_context_binary", "qnn_dlc", "precompiled_qnn_onnx", "onnx"] = "qnn_context_binary"
+    quantize: Literal["here", "there"] = "here"
+    timeout_minutes: Positive = 120.0
+
+
 class Profile(Section):
     """On-device timing of the quantized network: one task per device."""
 
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("host-cpu",)
     warmup: Annotated[int, Field(ge=0)] = 3
     repeats: Count = 20
+    phone: Phone = Phone()
 
 
 class Evaluate(Section):

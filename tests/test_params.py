@@ -241,6 +241,8 @@ def other(value) -> list:
         "interval",
         "random",
         "importance_per_tflop",
+        "qnn_dlc",
+        "there",
         f"{value}x",
     ]
 

@@ -43,7 +43,7 @@ class Operator(BaseModel):
 
 
 class ProfileReport(BaseModel):
-    """What was measured, how, on what and with which tools."""
+    """What was measured, how, on what and with which tools; ``off_npu``: layers that a phone ran elsewhere."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     target: str
@@ -54,6 +54,7 @@ class ProfileReport(BaseModel):
     model_sha256: str
     figures: dict[str, Figure]
     operators: list[Operator]
+    off_npu: list[str] = []
 
     def save(self, path: Path) -> None:
         """Write the report as JSON."""

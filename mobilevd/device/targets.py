@@ -64,7 +64,8 @@ HOST_CPU = Target("host-cpu", "host", "ONNX Runtime, CPU")
 SNAPDRAGON = Target("snapdragon-8-gen-3", "emulator", "Qualcomm's HTP emulator, SM8650", HTP, soc_model=57, htp_arch=75)
 PHONE = "Qualcomm AI Hub"
 PHONES_NEED = (
-    "not measured: no job was submitted to a phone, and a figure of the host or of an emulator does not stand in for it"
+    "not measured: there is no token for Qualcomm AI Hub on this machine (docs/device.md), and a figure of the host or "
+    "of an emulator does not stand in for a phone's"
 )
 TARGETS = {target.name: target for target in (HOST_CPU, SNAPDRAGON)}
 

@@ -17,9 +17,10 @@ from mobilevd.device.profile import ProfileReport, named, profile
 from mobilevd.device.targets import Target
 from mobilevd.params import Recipe
 from mobilevd.stages.job import Job
-from mobilevd.stages.quantize import FLOAT, ONNX, QUANTIZED, feeds
+from mobilevd.stages.quantize import CHECKED, FLOAT, ONNX, QUANTIZED, feeds
+from mobilevd.stages.shared_run import CHECKPOINTS
 
-STAGE = "profile"
+STAGE, PHONE = "profile", "phone"
 GRAPHS = {"": QUANTIZED, "float_": FLOAT}  # prefix of the figures → graph
 SHOWN = 12
 
@@ -36,8 +37,8 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: s
     """
     began, target, workdir = time.time(), targets.find(device), Path(workdir).resolve()
     onnx = inputs["quantize"].artifacts[ONNX]
-    ways = {"host": _measured, "emulator": _emulated}
-    parts = ways.get(target.kind, _not_measured)(recipe, inputs, workdir, target)
+    ways = {"host": _measured, "emulator": _emulated, "phone": _phoned}
+    parts = ways[target.kind](recipe, inputs, workdir, target)
     return StageRecord(
         stage=STAGE,
         recipe_digest=recipe.digest,
@@ -50,8 +51,39 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: s
     )
 
 
-def _not_measured(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
-    return {"facts": {"device": target.name, f"profile.{target.name}": targets.PHONES_NEED}}
+def _phoned(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
+    """Errors: EffectError for a graph that the NPU would not take, a failed job, or other values than float's."""
+    from mobilevd.device import hub, phone
+
+    if not hub.configured():
+        return {"facts": {"device": target.name, f"profile.{target.name}": targets.PHONES_NEED}}
+    onnx, how = inputs["quantize"].artifacts[ONNX], recipe.profile.phone
+    verify(onnx.path, onnx.sha256)
+    there = how.quantize == "there"
+    preflight.check(onnx.path / (FLOAT if there else QUANTIZED), target).require()
+    job, spec = Job("quantize", recipe, inputs, workdir), load(onnx.path)
+    train, held_out = job.clips()
+    task = phone.Task(
+        onnx.path / FLOAT,
+        onnx.path / QUANTIZED,
+        feeds(job, spec, held_out, CHECKED),
+        how.runtime,
+        recipe.profile.repeats,
+        recipe.quantize.activations,
+        feeds(job, spec, train, recipe.quantize.calibration_clips) if there else (),
+    )
+    of = {"graphs": onnx.sha256, "device": target.name, "recipe": recipe.digest}
+    session = hub.Hub(workdir / CHECKPOINTS, of, how.timeout_minutes * 60)
+    report = phone.measure(session, target, task, workdir / PHONE)
+    report.save(workdir / PHONE / "report.json")
+    phone.require(report, recipe.quantize.min_sqnr_db)
+    return {
+        "artifacts": {PHONE: seal(workdir / PHONE)},
+        "figures": named(report, target),
+        "facts": _facts(target, report) | {"off the NPU": "; ".join(report.off_npu) or "nothing"},
+        "pictures": {"time by operator": _picture(target, {"": report}, workdir)},
+        "tables": {"operators": [operator.model_dump() for operator in report.operators]},
+    }
 
 
 def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
@@ -114,7 +146,8 @@ def _picture(target: Target, reports: dict[str, ProfileReport], workdir: Path) -
         slowest[kind] = max(ms, slowest.get(kind, 0.0))
     shown = sorted(slowest, key=slowest.__getitem__, reverse=True)[:SHOWN]
     groups = {name: {kind: time_of[kind] for kind in shown if kind in time_of} for name, time_of in times.items()}
-    p50 = ", ".join(f"{GRAPHS[p].removesuffix('.onnx')} {r.figures['p50_ms'].value:.0f} ms" for p, r in reports.items())
+    medians = {GRAPHS[p].removesuffix(".onnx"): r.figures.get("p50_ms") for p, r in reports.items()}
+    p50 = ", ".join(f"{name} {figure.value:.0f} ms" for name, figure in medians.items() if figure)
     panel = charts.Panel("time by operator type", "ms in one run", groups)
     drawn = charts.bars([panel], workdir / "pictures" / "operators.png", f"{target.name}: {p50} (median)")
     return drawn.relative_to(workdir).as_posix()

@@ -1,5 +1,6 @@
 import json
 
+import aihub
 import one_step
 import pytest
 import torch
@@ -67,7 +68,25 @@ def test_the_card_gets_a_chart_and_the_operators(host):
     assert {row["kind"] for row in record.tables["operators"]} & {"Conv", "FusedConv"}
 
 
-def test_a_phone_without_access_has_no_figures_and_fails_its_gate_as_missing(given, host, tmp_path):
+def test_a_phone_is_measured_where_there_is_a_token_which_stays_there(given, tmp_path, monkeypatch):
+    service = aihub.AiHub()
+    service.polls = 0
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(service.configure(tmp_path)))
+    work = tmp_path / "work"
+    record = profile.run(one_step.recipe(), given, work, device=PHONE)
+    service.close()
+    assert record.figures[f"profile.{PHONE}.p50_ms"] == 2.5
+    assert record.figures[f"profile.{PHONE}.sqnr_to_cpu_db"] > 100
+    assert record.facts["off the NPU"] == "CPU: gelu (Gelu)"
+    verify(record.artifacts["phone"].path, record.artifacts["phone"].sha256)
+    assert (record.artifacts["phone"].path / "quantized.bin").is_file()
+    assert judge((Gate(metric=f"profile.{PHONE}.p50_ms", max=3.0),), record.figures).passed
+    told = [record.model_dump_json().encode(), *(p.read_bytes() for p in work.rglob("*") if p.is_file())]
+    assert not [text for text in told if aihub.TOKEN.encode() in text]
+
+
+def test_a_phone_without_access_has_no_figures_and_fails_its_gate_as_missing(given, host, tmp_path, monkeypatch):
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "none.ini"))
     record = profile.run(one_step.recipe(), given, tmp_path, device=PHONE)
     assert (record.figures, record.artifacts) == ({}, {})
     assert record.facts[f"profile.{PHONE}"].startswith("not measured")

@@ -1,0 +1,84 @@
+import aihub
+import numpy as np
+import one_step
+import pytest
+
+from mobilevd.device import phone
+from mobilevd.device.hub import Hub
+from mobilevd.device.targets import find
+from mobilevd.errors import EffectError
+
+TARGET = find("qai-hub:Samsung Galaxy S24")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    made = aihub.AiHub()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QAIHUB_CLIENT_INI", str(made.configure(tmp_path_factory.mktemp("ini"))))
+        yield made
+    made.close()
+
+
+def task(graphs, **changes):
+    feeds = one_step.feeds(2)
+    return phone.Task(graphs.float_path, graphs.quantized_path, feeds, "qnn_context_binary", 100)._replace(**changes)
+
+
+def measured(folder, wanted):
+    return phone.measure(Hub(folder / "jobs", {"of": str(folder)}, 20.0, poll_s=0.01), TARGET, wanted, folder / "phone")
+
+
+@pytest.fixture(scope="module")
+def report(service, graphs, tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("phone"), task(graphs))
+
+
+def test_times_are_the_phones_own_in_ms(report):
+    values = {name: figure.value for name, figure in report.figures.items()}
+    assert values["p50_ms"] == 2.5
+    assert values["p99_ms"] == pytest.approx(np.percentile([1.0, 2.0, 3.0, 4.0], 99))
+    assert (values["estimated_ms"], values["cold_start_ms"], values["warm_start_ms"]) == (1.5, 90.0, 30.0)
+    assert values["peak_memory_mb"] == 50.0
+    assert (report.target, report.kind) == (TARGET.name, "phone")
+
+
+def test_the_outputs_are_compared_with_float_and_with_this_cpu(report):
+    assert 20 < report.figures["sqnr_db"].value < 80
+    assert report.figures["sqnr_to_cpu_db"].value > 100
+    phone.require(report, 20.0)
+
+
+def test_layers_are_rolled_up_and_those_off_the_npu_are_named(report):
+    first = report.operators[0]
+    assert (first.kind, first.nodes, first.ms) == ("Conv2d", 1, 0.7)
+    assert sum(o.share for o in report.operators) == pytest.approx(1)
+    assert report.off_npu == ["CPU: gelu (Gelu)"]
+
+
+def test_the_service_is_asked_for_profiled_runs_on_the_npus_binary(service, report):
+    [inference] = [service.jobs[name].inference_job for name in service.submitted("inference")[:1]]
+    assert inference.is_profiling_on
+    assert inference.options == "--max_profiler_iterations 100"
+    assert service.jobs[service.submitted("compile")[0]].compile_job.options == "--target_runtime qnn_context_binary"
+    assert report.protocol["profile job"].endswith(f"/jobs/{service.submitted('inference')[0]}/")
+
+
+def test_the_binary_comes_home(service, graphs, tmp_path):
+    made = measured(tmp_path, task(graphs))
+    assert (tmp_path / "phone" / "quantized.bin").read_bytes() == graphs.quantized_path.read_bytes()
+    assert made.figures["binary_mb"].value == pytest.approx(graphs.quantized_path.stat().st_size / 1e6)
+
+
+def test_the_service_may_quantize_the_float_graph(service, graphs, tmp_path):
+    made = measured(tmp_path, task(graphs, calibration=one_step.feeds(2, first_seed=9), activations="uint8"))
+    job = service.jobs[service.submitted("quantize")[0]].quantize_job
+    assert (job.weights_dtype, job.activations_dtype) == (1, 1)
+    assert service.bytes_of(job.model.model_id) == graphs.float_path.read_bytes()
+    assert made.protocol["quantized"] == "by the service"
+
+
+def test_a_phone_that_computes_something_else_is_refused(service, graphs, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "noise", 100.0)
+    with pytest.raises(EffectError, match="something else than the float network"):
+        phone.require(measured(tmp_path, task(graphs)), 20.0)
