@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mobilevd import params
-from mobilevd.stages.contenders import LABELS
+from mobilevd.stages.labels import LABELS
 from mobilevd.svd import base as bases
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -41,6 +41,7 @@ class OneClip(nn.Module):
         token: Tokens,
         ids: AddedIds,
     ) -> Float[Tensor, "F C H W"]:
+        """Unit noise, raw first-frame latents, image token and ids of one clip → its clean scaled latents."""
         x = torch.cat([noise, image_latents.expand(noise.shape[0], -1, -1, -1)], dim=1)
         return self.skip * noise + self.unet.one_clip(x, self.c_noise, token, ids)
 

@@ -102,6 +102,7 @@ class _Case:
     origins: Mapping[str, Origin]
 
     def row(self, gate: Gate) -> Row:
+        """One gate's value, limit and verdict, or every reason why there is none."""
         value, relation = _number(self.figures.get(gate.metric)), _relation(gate)
         faults = [_fault(gate.metric, self.figures), _fault_of_origin(gate.metric, self.origins.get(gate.metric))]
         faults += [_fault_of_interval(gate.metric, self.figures)] if gate.by == "interval" else []

@@ -22,19 +22,6 @@ from mobilevd.svd.inference import arrange
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
 from mobilevd.svd.scheduler import Schedule
 
-REAL = "real"
-SHOWN = (REAL, "teacher", "student", "quantized")
-LABELS = {
-    "autoencoder": "the autoencoder alone",
-    "frozen": "the first frame, frozen",
-    "shuffled": "the autoencoder's frames after the first, shuffled",
-    "teacher": "teacher, {steps} steps ({nfe} evaluations)",
-    "teacher_one_step": "teacher forced to one step",
-    "distilled": "student after distillation, 1 evaluation",
-    "pruned": "student after pruning, 1 evaluation",
-    "student": "student after funnels, 1 evaluation",
-    "quantized": "student quantized, 1 evaluation",
-}
 ONE_STEP = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
 Make = Callable[[int], Tensor]  # number of a held-out clip → its latents 1 F C H W
 

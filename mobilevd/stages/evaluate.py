@@ -17,7 +17,8 @@ from mobilevd.evaluation import fingerprint, fvd, i3d, intervals, motion
 from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.params import Recipe
 from mobilevd.stages import contenders, montage, sampling
-from mobilevd.stages.contenders import LABELS, REAL, SHOWN, Held
+from mobilevd.stages.contenders import Held
+from mobilevd.stages.labels import LABELS, REAL, SHOWN
 from mobilevd.stages.sampling import PREPROCESSING, Scores
 from mobilevd.svd import base as bases
 from mobilevd.svd.scheduler import Schedule

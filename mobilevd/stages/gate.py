@@ -18,7 +18,7 @@ from mobilevd.evaluation import fingerprint
 from mobilevd.evaluation.gates import CHAMPION, Champion, Origin, Verdict, judge
 from mobilevd.ledger import Ledger
 from mobilevd.params import Recipe
-from mobilevd.stages.contenders import LABELS as CONTENDERS
+from mobilevd.stages.labels import LABELS as CONTENDERS
 
 VERDICT_FILE = "gates.json"
 CLASS = ("processor", "system", "threads")  # facts that make two machines one class of device

@@ -99,6 +99,7 @@ class _Page:
             self.parts[-1] += f"\n\n{note}" if note else ""
 
     def cell(self, value: Any) -> str:
+        """A value as the card shows it. Errors: IntegrityError for a number that nobody measured, where strict."""
         if isinstance(value, Real) and not isinstance(value, bool):
             if math.isfinite(value):
                 return f"{value:.5g}"

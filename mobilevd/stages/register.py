@@ -20,7 +20,7 @@ from mobilevd.evaluation import gallery
 from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.stages import bundle, model_card, pending
-from mobilevd.stages.contenders import SHOWN
+from mobilevd.stages.labels import SHOWN
 
 STAGE = "register"
 GALLERY = "gallery.html"

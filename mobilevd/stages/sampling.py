@@ -22,7 +22,7 @@ from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.params import Recipe, check
 from mobilevd.progress import track
 from mobilevd.stages import contenders, spread
-from mobilevd.stages.contenders import REAL
+from mobilevd.stages.labels import REAL, SHOWN
 from mobilevd.svd import base as bases
 
 PREPROCESSING = "tf-reference"
@@ -114,7 +114,7 @@ def work(folder: Path, names: Sequence[str], share: int = 0, of: int = 1) -> Ite
 
 def _pairs(names: Sequence[str], clips: int) -> list[tuple[str, int]]:
     """Contender and clip whose pixels the page shows."""
-    return [(name, k) for name in names if name in contenders.SHOWN for k in range(min(clips, AT_MOST_SHOWN))]
+    return [(name, k) for name in names if name in SHOWN for k in range(min(clips, AT_MOST_SHOWN))]
 
 
 def _latents(path: Path, make: Callable[[], contenders.Make], k: int) -> Tensor:

@@ -149,6 +149,7 @@ class _Clock:
         self.faulty_pts = self.faulty_dts = 0
 
     def read(self, pts: int | None, dts: int | None) -> int | None:
+        """Take one frame's stamps; the stamp to go by (None: it has none), the presentation's unless that is faulty."""
         if pts is not None:
             self.faulty_pts += self.last_pts is not None and pts <= self.last_pts
             self.last_pts = pts

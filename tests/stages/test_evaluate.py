@@ -15,7 +15,7 @@ from mobilevd.errors import IntegrityError
 from mobilevd.evaluation import fingerprint, motion
 from mobilevd.method import surgery
 from mobilevd.params import Recipe
-from mobilevd.stages import contenders, evaluate, sampling
+from mobilevd.stages import contenders, evaluate, labels, sampling
 from mobilevd.svd import base as bases
 from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
@@ -59,13 +59,13 @@ def samples(record) -> dict[str, torch.Tensor]:
     folder = record.artifacts["samples"].path
     return {
         name: torch.cat([load_file(sampling.place(folder, name, k))["latents"] for k in range(2)])
-        for name in contenders.LABELS
+        for name in labels.LABELS
     }
 
 
 @pytest.mark.slow
 def test_every_contender_has_every_figure_and_all_are_finite(record):
-    expected = {f"{name}.{figure}" for name in contenders.LABELS for figure in PER_CONTENDER}
+    expected = {f"{name}.{figure}" for name in labels.LABELS for figure in PER_CONTENDER}
     assert record.figures.keys() == expected | DIFFERENCES | {"real.motion", "evaluate.clips"}
     assert np.isfinite(list(record.figures.values())).all()
     assert record.figures["evaluate.clips"] == 2
@@ -75,7 +75,7 @@ def test_references_score_what_they_must(record):
     figures = record.figures
     assert figures["autoencoder.fvd_to_reconstructed"] == pytest.approx(0.0, abs=1e-6)
     assert figures["autoencoder.fvd"] > 1
-    assert len({figures[f"{name}.fvd"] for name in contenders.LABELS}) == len(contenders.LABELS), "each its own samples"
+    assert len({figures[f"{name}.fvd"] for name in labels.LABELS}) == len(labels.LABELS), "each its own samples"
 
 
 def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, recipe, inputs):
@@ -92,7 +92,7 @@ def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, reci
 
 def test_intervals_hold_their_figures_and_differences_are_those_of_the_figures(record):
     figures = record.figures
-    for name in contenders.LABELS:
+    for name in labels.LABELS:
         assert figures[f"{name}.fvd_low"] <= figures[f"{name}.fvd"] <= figures[f"{name}.fvd_high"]
     expected = figures["student.fvd"] - figures["teacher.fvd"]
     assert figures["student.fvd_minus_teacher"] == pytest.approx(expected, abs=1e-6 * figures["teacher.fvd"])
@@ -211,7 +211,7 @@ def test_record_says_what_was_judged_and_everything_it_names_is_there(record, in
 def test_table_of_scores_names_every_contender_and_its_evaluations(record):
     rows = record.tables["scores"]
     assert [row["contender"] for row in rows][3] == "teacher, 2 steps (4 evaluations)"
-    assert len(rows) == len(contenders.LABELS)
-    for name, row in zip(contenders.LABELS, rows, strict=True):
+    assert len(rows) == len(labels.LABELS)
+    for name, row in zip(labels.LABELS, rows, strict=True):
         assert all(row[figure] == record.figures[f"{name}.{figure}"] for figure in row if figure != "contender")
         assert "fvd" in row
