@@ -200,40 +200,6 @@ def test_cost_of_a_bundle_is_a_table_of_the_same_figures(bundle, monkeypatch):
     assert "params_m" in table
 
 
-@pytest.mark.slow
-def test_cost_of_the_ladder_is_the_papers_with_fifty_evaluations_before_distillation_and_one_after():
-    rows = json.loads(run("cost", "--ladder", "--json"))
-    assert {tuple(row) for row in rows} == {("row", "size", "nfe", "paper_tflops", "tflops", "params_m")}
-    assert [(row["size"], row["nfe"], row["paper_tflops"]) for row in rows] == [
-        ("1024x576", 50, 45.43),
-        ("1024x576", 1, 23.63),
-        ("512x256", 50, 8.60),
-        ("512x256", 50, 8.60),
-        ("512x256", 50, 8.24),
-        ("512x256", 1, 8.24),
-        ("512x256", 1, 5.42),
-        ("512x256", 1, 4.64),
-        ("512x256", 1, 4.34),
-    ]
-    for row in rows:
-        assert abs(row["tflops"] / row["paper_tflops"] - 1) < (0.07 if "HD" in row["row"] else 0.02)
-    for row, more in zip(rows, json.loads(run("cost", "--ladder", "--json", "--split")), strict=True):
-        split = more.pop("split")
-        assert more == row
-        assert sum(part["flops"] for part in split.values()) / 1e12 == row["tflops"]
-        assert sum(part["params"] for part in split.values()) / 1e6 == row["params_m"]
-
-
-@pytest.mark.slow
-def test_cost_of_the_ladder_with_encoders_is_more_for_a_clip_and_the_same_for_an_evaluation():
-    plain, whole = (json.loads(run("cost", "--ladder", "--json", *more)) for more in ((), ("--with-encoders",)))
-    for row, more in zip(plain, whole, strict=True):
-        assert more["tflops"] == row["tflops"]
-        added = [value for key, value in more.items() if key.endswith(", tflops")]
-        assert len(added) == 3
-        assert more["clip_tflops"] == pytest.approx(row["nfe"] * row["tflops"] + sum(added))
-
-
 def test_cost_of_a_bundle_is_split_by_kind(bundle, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     words = ("cost", "--model", bundle, "--width", "128", "--height", "64")

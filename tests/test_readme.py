@@ -3,23 +3,9 @@
 import re
 from pathlib import Path
 
-import pytest
-from typer.testing import CliRunner
-
-from mobilevd import cli
 from mobilevd.evaluation.cost import LADDER
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("document", "what"), [("README.md", "--ladder"), ("docs/paper_map.md", "--ablations")])
-def test_table_of_a_document_is_what_the_command_prints(document, what):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    assert f"`mobilevd cost {what} --markdown`" in text
-    printed = CliRunner().invoke(cli.app, ["cost", what, "--markdown"], catch_exceptions=False).stdout.strip()
-    assert printed.startswith("| ")
-    assert f"\n\n{printed}\n\n" in text
 
 
 def test_every_file_and_test_that_the_ladder_names_is_there():

@@ -1,7 +1,7 @@
 """The paper's ablations as data: what was compared, the recipe that makes it, the paper's TFLOPs beside our count.
 
 **Source** MobileVD (arXiv 2412.07583) Tables 3–6. **Keeps** every count within ``tolerance`` of what the paper prints,
-one-decimal figures after their rounding (``tests/evaluation/test_ablations.py``). Deviates: the order of removal.
+one-decimal figures after their rounding (``tests/test_counts.py``). Deviates: the order of removal.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What one evaluation of a network costs, counted without computing anything; and the paper's ladder as data.
 
 **Source** MobileVD (arXiv 2412.07583) Tables 1, 2: one UNet evaluation, batch 1, 14 frames; 2 FLOPs per multiply-add,
-attention products included. **Keeps** every row near the paper's, 2 % (HD 7 %): ``tests/evaluation/test_cost.py``.
+attention products included. **Keeps** every row near the paper's, 2 % (HD 7 %): ``tests/test_counts.py``.
 """
 
 from collections.abc import Callable, Iterable, Sequence

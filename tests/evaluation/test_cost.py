@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mobilevd.errors import SurgeryError
-from mobilevd.evaluation.cost import KINDS, LADDER, count, kind, paper_keep
+from mobilevd.evaluation.cost import KINDS, count, kind, paper_keep
 from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
 from mobilevd.svd import reference
 from mobilevd.svd.unet import Attention, VideoUNet
@@ -143,16 +143,3 @@ def test_the_papers_eleven_blocks_are_the_outer_transformers():
     assert sum(name.startswith(("down_blocks.0", "up_blocks.3", "down_blocks.1", "up_blocks.2")) for name in kept) == 10
     assert set(paper_keep(unet, 4)) < set(paper_keep(unet, 8)) < set(kept) < set(paper_keep(unet, 18))
     assert len(paper_keep(unet, 38)) == 38
-
-
-@pytest.mark.slow
-def test_every_rung_is_within_two_percent_of_the_paper_and_hd_within_seven():
-    assert [rung.paper_tflops for rung in LADDER] == [45.43, 23.63, 8.60, 8.60, 8.24, 8.24, 5.42, 4.64, 4.34]
-    for rung in LADDER:
-        assert abs(rung.cost.tflops / rung.paper_tflops - 1.0) < (0.07 if "HD" in rung.row else 0.02), rung
-    costs = {rung.row: (rung.cost.tflops, rung.cost.params_m) for rung in LADDER}
-    assert costs["SVD 512x256"] == (pytest.approx(8.459, abs=5e-4), pytest.approx(1524.6, abs=0.05))
-    assert costs["+ low-resolution finetuning"] == costs["SVD 512x256"]
-    assert costs["+ adversarial finetuning"] == costs["+ optimized cross-attention"]
-    assert costs["+ optimized cross-attention"] == (pytest.approx(8.077, abs=5e-4), pytest.approx(1474.2, abs=0.05))
-    assert costs["+ temporal block pruning"] == (pytest.approx(4.655, abs=5e-4), pytest.approx(1005.1, abs=0.05))
