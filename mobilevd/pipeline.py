@@ -22,9 +22,10 @@ from mobilevd.svd import conditioning
 from mobilevd.svd.autoencoder import downscale, encode
 from mobilevd.svd.base import Base
 from mobilevd.svd.sampler import OneStep, clip_noise
-from mobilevd.video.clips import fit
+from mobilevd.video.photo import fit, upright
 
 CONFIG = "pipeline.json"
+Picture = str | Path | Image.Image | UInt8[Tensor, "3 Hi Wi"]
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,21 @@ class MobileVDPipeline:
 
     @torch.inference_mode()
     def __call__(
-        self, image: UInt8[Tensor, "3 Hi Wi"], seed: int = 0, fps: float | None = None, motion_bucket: int | None = None
+        self, image: Picture, seed: int = 0, fps: float | None = None, motion_bucket: int | None = None
     ) -> Output:
         """Animate ``image`` (any size: scaled to cover the clip and cropped at its centre).
 
         Args:
+            image: a photograph's file, a PIL image, or uint8 RGB 3 Hi Wi.
             seed: chooses the motion; the same seed gives the same clip.
             fps: frames per second that the network is told and the clip is shown at (default: as trained).
             motion_bucket: 0–255, SVD's amount of motion (default: as trained).
+
+        Errors: UnusableError for a file that is no photograph.
         """
         fps = self.clip.fps if fps is None else fps
         bucket = self.settings["motion_bucket"] if motion_bucket is None else motion_bucket
-        first = _fitted(image, self.clip)[None]
+        first = _fitted(_picture(image), self.clip)[None]
         token = conditioning.image_tokens(self.base.image_encoder, first)
         ids = conditioning.added_ids(1, fps, bucket, self.settings["augmentation_sigma"])
         latents = self.step(clip_noise([seed], self._latent_shape()), encode(self.base.vae, first), token, ids)
@@ -84,7 +88,13 @@ class MobileVDPipeline:
         return self.clip.frames, channels, self.clip.height // side, self.clip.width // side
 
 
-def _fitted(image: UInt8[Tensor, "3 Hi Wi"], clip: Clip) -> Tensor:
+def _picture(image: Picture) -> Image.Image:
+    if isinstance(image, Tensor):
+        return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    return image.convert("RGB") if isinstance(image, Image.Image) else upright(Path(image))
+
+
+def _fitted(image: Image.Image, clip: Clip) -> Tensor:
     """Scaled to cover the clip's size and cropped at the centre, as in training → 3 H W in [0, 1]."""
-    picture = fit(Image.fromarray(image.permute(1, 2, 0).numpy()), clip.width, clip.height)
+    picture = fit(image, clip.width, clip.height)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)

@@ -18,6 +18,7 @@ from mobilevd.method import surgery
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.svd import autoencoder, conditioning
 from mobilevd.svd.sampler import OneStep, clip_noise
+from mobilevd.video.decode import UnusableError
 
 FRAMES, SIDE = 3, 64
 
@@ -54,6 +55,17 @@ def test_same_seed_gives_the_same_bits_and_another_seed_another_clip(pipeline, b
     assert torch.equal(first, pipeline(photo(), seed=3).frames)
     assert torch.equal(first, MobileVDPipeline.from_pretrained(bundle)(photo(), seed=3).frames)
     assert not torch.equal(first, pipeline(photo(), seed=4).frames)
+
+
+def test_file_picture_and_tensor_of_a_photograph_make_the_same_clip(pipeline, tmp_path):
+    picture = Image.fromarray(photo(height=48, width=80).permute(1, 2, 0).numpy())
+    picture.save(tmp_path / "photo.png")
+    expected = pipeline(photo(height=48, width=80)).frames
+    for given in (str(tmp_path / "photo.png"), tmp_path / "photo.png", picture):
+        assert torch.equal(pipeline(given).frames, expected)
+    (tmp_path / "text.png").write_text("no photograph")
+    with pytest.raises(UnusableError):
+        pipeline(tmp_path / "text.png")
 
 
 def test_image_is_seen(pipeline):
