@@ -85,6 +85,20 @@ def plan(
 
 
 @app.command()
+def estimate(
+    model: Annotated[str, typer.Argument(help="An ONNX graph, or a model: a bundle's folder, s3://…, models:/…")],
+    runtime: Annotated[str, typer.Option(help="compiled, onnx or tflite.")] = "compiled",
+    as_json: Json = False,
+) -> None:
+    """How long a Snapdragon 8 Gen 3 might take for one run of a model's graphs; nothing is run."""
+    from mobilevd.stages import estimates
+
+    rows = estimates.rows(model, runtime)
+    _print(rows if as_json else [{k: v for k, v in row.items() if k != "device"} for row in rows], as_json)
+    typer.echo(f"estimates for {rows[0]['device']}: nothing was measured (docs/device.md)", err=True)
+
+
+@app.command()
 def retention(
     runs: Annotated[str | None, typer.Option(help="A folder or s3://… (default: $MOBILEVD_RUNS, or runs/).")] = None,
     model: Annotated[

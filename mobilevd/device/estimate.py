@@ -6,6 +6,7 @@ layers · rate(precision) + start). **Keeps** its interval beside every figure (
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -50,6 +51,41 @@ def latency(gmacs: float, params_m: float, layers: int, precision: str, runtime:
     row = features([gmacs], [params_m], [layers], [precision], [runtime])
     ms = float(np.exp(log_ms(np.array(COEFFICIENTS), row))[0])
     return Estimate(ms, ms * float(np.exp(LEFT_OUT[0])), ms * float(np.exp(LEFT_OUT[1])))
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What an estimate is made from, read off a graph: 10⁹ multiply-adds, 10⁶ weights, operators, precision."""
+
+    gmacs: float
+    params_m: float
+    layers: int
+    precision: str
+
+
+def amounts(path: Path) -> Amounts:
+    """Count the graph at ``path``; its precision is that of its quantized activations, float where there are none.
+
+    Errors: MobileVDError when there is no graph, or it is quantized in another way.
+    """
+    import onnx  # here, so that an estimate from plain numbers needs numpy alone
+
+    from mobilevd.device import graph_cost
+    from mobilevd.device.quantize import QDQ
+
+    if not Path(path).is_file():
+        raise MobileVDError("There is no graph", got=str(path), allowed="an ONNX file, or a bundle's folder")
+    graph, shapes, types = graph_cost.load(Path(path))
+    flops = sum(graph_cost.flops(node, shapes) for node in graph.node)
+    weights = sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) > 1)
+    quantized = {types[n.input[2]] for n in graph.node if n.op_type == QDQ[0]}  # the type of the zero point
+    known = {onnx.TensorProto.UINT16: "w8a16", onnx.TensorProto.UINT8: "w8a8"}
+    if strange := quantized - known.keys():
+        got = ", ".join(onnx.TensorProto.DataType.Name(kind) for kind in strange)
+        raise MobileVDError("No latency is known for these activations", got=got, allowed="UINT8, UINT16 or float")
+    precision = next((name for kind, name in known.items() if kind in quantized), "float")
+    layers = sum(node.op_type not in (*QDQ, "Constant") for node in graph.node)
+    return Amounts(flops / 2e9, weights / 1e6, layers, precision)
 
 
 @dataclass(frozen=True)

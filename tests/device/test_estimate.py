@@ -56,6 +56,16 @@ def test_the_fit_finds_the_coefficients_that_made_its_rows():
     assert np.abs(found - log_ms).max() < 0.05
 
 
+def test_amounts_are_counted_in_the_graph_and_quantization_is_seen(graphs):
+    plain, quantized = estimate.amounts(graphs.float_path), estimate.amounts(graphs.quantized_path)
+    assert (plain.precision, quantized.precision) == ("float", "w8a16")
+    assert plain.gmacs == pytest.approx(quantized.gmacs)
+    assert plain.params_m == pytest.approx(quantized.params_m, rel=0.05)
+    assert 100 < plain.layers <= 1.2 * quantized.layers
+    with pytest.raises(MobileVDError, match="There is no graph"):
+        estimate.amounts(graphs.float_path.with_name("none.onnx"))
+
+
 @pytest.mark.skipif(not MEASURED.is_file(), reason="the measured rows are not at hand: the committed fit is not redone")
 def test_the_committed_coefficients_are_the_fit_of_the_measured_rows():
     rows, log_ms, _ = fitter().read(MEASURED)

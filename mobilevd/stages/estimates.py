@@ -1,0 +1,32 @@
+"""Latency estimates for a phone that nobody has at hand: of every graph of a model, from what can be counted in it.
+
+**Keeps** an estimate is called one, with its interval, and is no figure of any record
+(``tests/stages/test_estimates.py``).
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from mobilevd.device import estimate
+from mobilevd.stages import models
+
+GRAPHS = ("onnx/quantized.onnx", "onnx/float.onnx")
+
+
+def rows(model: str, runtime: str) -> list[dict]:
+    """One row per graph of ``model`` (an ONNX file, or a bundle): amounts, estimate, interval.
+
+    Errors: MobileVDError when there is no graph, or nothing is known of its precision or of ``runtime``.
+    """
+    found = []
+    for path in _graphs(model):
+        seen = estimate.amounts(path)
+        guess = estimate.latency(seen.gmacs, seen.params_m, seen.layers, seen.precision, runtime)
+        found.append({"graph": path.name, "device": estimate.DEVICE, **asdict(seen), **asdict(guess)})
+    return found
+
+
+def _graphs(model: str) -> list[Path]:
+    if model.endswith(".onnx"):
+        return [Path(model)]
+    return [models.folder(model) / name for name in GRAPHS]
