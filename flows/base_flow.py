@@ -62,11 +62,47 @@ class RecipeFlow(FlowSpec):
             record = self.plainly(stage, recipe, records, place.workdir, **options)
         if record is None:  # another machine of the gang has it
             return
-        record = record.model_copy(update={"started_at": began, "seconds": time.time() - began})
+        seconds = max(record.seconds, time.time() - began)  # a join counts the tasks that it joins
+        record = record.model_copy(update={"started_at": began, "seconds": seconds})
         record = self.plainly(place.finish, record)
         self.records = {**self.records, key: record.model_dump(mode="json")}
         tag(record)
         show(current.card, record, place.workdir)
+
+    def share_files(self) -> None:
+        """Plan the shards of the data; one that stands for all where the clips are those of an earlier run."""
+        from mobilevd.stages import share
+        from mobilevd.stages.shared_run import SharedRun
+
+        self.shards = [0]
+        if "prepare" not in self.records:
+            place = SharedRun(self.run_folder, "prepare", part="plan")
+            record = place.finish(self.plainly(share.run, self.checked_recipe(), {}, place.workdir))
+            self.records, self.shards = {share.STAGE: record.model_dump(mode="json")}, share.numbers(record)
+
+    def run_shard(self, number: int) -> None:
+        """Make one shard's clips and latents, unless an earlier attempt left them whole."""
+        from watched import Watched
+
+        from mobilevd.stages import encode
+
+        recipe, name = self.checked_recipe(), f"{encode.STAGE} {number:05d}"
+        if "prepare" in self.records:
+            return
+        with Watched(self, name, recipe.digest), self.kept():
+            made = self.plainly(encode.finished, recipe, self.typed_records(), self.run_folder, number)
+        self.records = {**self.records, name: made.model_dump(mode="json")}
+
+    def join_shards(self, inputs) -> None:
+        """Leave one record, prepare's, in place of the plan's and the shards'."""
+        from mobilevd.stages import prepare
+
+        self.merge_artifacts(inputs, exclude=["records"])
+        found = {name: record for task in inputs for name, record in task.records.items()}
+        parts = [StageRecord(**found[name]) for name in sorted(found) if name.startswith("encode ")]
+        self.records = {name: record for name, record in found.items() if not name.startswith("encode ")}
+        self.run_stage("prepare", prepare.join, parts=parts)
+        self.records = {name: record for name, record in self.records.items() if name != "share"}
 
     def run_training(self, name: str) -> None:
         """Run this task's share of a training stage: all of it, unless there are more GPUs or machines."""

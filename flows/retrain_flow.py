@@ -23,7 +23,13 @@ class RetrainFlow(TrainFlow):
         self.records = decision.model_dump(mode="json")["records"]
         self.course, self.why = "train" if decision.due else "rest", decision.why
         print(f"{decision.plan}\n{'to do' if decision.due else 'nothing to do'}: {decision.why}")
-        self.next({"train": self.prepare, "rest": self.end}, condition="course")
+        self.next({"train": self.share, "rest": self.end}, condition="course")
+
+    @step
+    def share(self):
+        """Share the files out, unless the champion's clips still hold."""
+        self.share_files()
+        self.next(self.encode, foreach="shards")
 
     @card(type="blank")
     @step

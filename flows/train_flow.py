@@ -5,25 +5,30 @@ from metaflow import card, current, step
 
 
 class TrainFlow(RecipeFlow):
-    """prepare → finetune → distill → prune → funnel → quantize → profile ⇉ collect → evaluate → gate → register."""
+    """encode ⇉ prepare → finetune → distill → prune → funnel → quantize → profile ⇉ collect → … → gate → register."""
 
     @step
     def start(self):
-        """Check the recipe against the base, and choose the run's folder."""
+        """Check the recipe against the base, choose the run's folder, and share the files out."""
         from mobilevd.stages import plan
 
         self.run_folder = plan.run_folder(current.flow_name, current.run_id)
         self.records = {}
         print(self.plainly(plan.announce, self.checked_recipe(), self.run_folder))
+        self.share_files()
+        self.next(self.encode, foreach="shards")
+
+    @step
+    def encode(self):
+        """One shard of the video files → clips of 14 frames at 512x256, encoded once."""
+        self.run_shard(self.input)
         self.next(self.prepare)
 
     @card(type="blank")
     @step
-    def prepare(self):
-        """Video files → validated clips of 14 frames at 512x256, encoded once."""
-        from mobilevd.stages import prepare
-
-        self.run_stage("prepare", prepare.run)
+    def prepare(self, inputs):
+        """All shards' clips as one list, validated."""
+        self.join_shards(inputs)
         self.next(self.finetune)
 
     @card(type="blank")

@@ -5,16 +5,19 @@ from train_flow import TrainFlow
 
 
 class TrainNodesFlow(TrainFlow):
-    """prepare → [finetune] → [distill] → [prune] → [funnel] → quantize → …: in brackets, what machines share."""
+    """encode ⇉ prepare → [finetune] → [distill] → [prune] → [funnel] → quantize → …: in brackets, what is shared."""
 
     @card(type="blank")
     @step
-    def prepare(self):
-        """Video files → validated clips of 14 frames at 512x256, encoded once."""
-        from mobilevd.stages import prepare
-
-        self.run_stage("prepare", prepare.run)
+    def prepare(self, inputs):
+        """All shards' clips as one list, validated."""
+        self.join_shards(inputs)
         self.nodes = self.checked_recipe().machines.nodes
+        self.next(self.share_finetune)
+
+    @step
+    def share_finetune(self):
+        """Call the machines together: a step cannot bring branches together and part again."""
         self.next(self.finetune, num_parallel=self.nodes)
 
     @card(type="blank")

@@ -5,6 +5,7 @@ Keeps: a record written and read again is equal; a file that changed is refused 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,25 @@ class Artifact(BaseModel):
                 "An artifact is gone", got=self.uri, allowed="the folder the stage wrote", where="rerun the stage"
             )
         return path
+
+    def read(self, name: str) -> bytes:
+        """One file of the folder, without the others. Errors: IntegrityError when its bytes are not the sealed ones."""
+        manifest = self._raw(MANIFEST)
+        if (got := hashlib.sha256(manifest).hexdigest()) != self.sha256:
+            raise IntegrityError("The manifest changed", got=got, allowed=self.sha256, where=self.uri)
+        if name == MANIFEST:
+            return manifest
+        data, wanted = self._raw(name), json.loads(manifest)["files"].get(name)
+        if (got := hashlib.sha256(data).hexdigest()) != wanted:
+            raise IntegrityError("A file changed since it was sealed", got=f"{name} {got}", allowed=str(wanted))
+        return data
+
+    def _raw(self, name: str) -> bytes:
+        if remote.is_remote(self.uri):
+            return remote.read(f"{self.uri}/{name}")
+        if not (path := self.path / name).is_file():
+            raise IntegrityError("A file is missing", got=name, where=self.uri)
+        return path.read_bytes()
 
     def beside(self, relative: str) -> Path | None:
         """A file of the folder that holds this artifact, brought here if it lies on S3; None where there is none."""
@@ -87,6 +107,25 @@ def seal(folder: Path) -> Artifact:
     files = {p.relative_to(folder).as_posix(): file_sha256(p) for p in sorted(folder.rglob("*")) if _counts(p, folder)}
     write_json(folder / MANIFEST, {"files": files})
     return Artifact(uri=str(folder), sha256=file_sha256(folder / MANIFEST))
+
+
+def seal_shards(folder: Path, parts: Mapping[str, Artifact]) -> Artifact:
+    """Seal ``folder`` with these sealed sub-folders (name → artifact), wherever they lie; only manifests are read.
+
+    Errors: IntegrityError when a manifest changed.
+    """
+    files: dict[str, str] = {}
+    for name, part in parts.items():
+        inside = json.loads(part.read(MANIFEST))["files"] | {MANIFEST: part.sha256}
+        files |= {f"{name}/{file}": digest for file, digest in inside.items()}
+    write_json(Path(folder) / MANIFEST, {"files": files})
+    return Artifact(uri=str(folder), sha256=file_sha256(Path(folder) / MANIFEST))
+
+
+def shards(path: Path) -> list[Path]:
+    """The files that hold what ``path`` names: itself, or its shards ``*/<name>`` in folders beside it, in order."""
+    path = Path(path)
+    return [path] if path.is_file() else sorted(path.parent.glob(f"*/{path.name}"))
 
 
 def verify(folder: Path, expected: str | None = None) -> None:

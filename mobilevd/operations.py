@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+ \S+$")]
 Event = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$")]
 Step = Literal[
+    "encode",
     "prepare",
     "finetune",
     "distill",

@@ -47,7 +47,7 @@ class Rendered(Section):
 
 class Prepare(Section):
     """From video files to validated, encoded clips; ``data``: a folder, or a DVC remote on S3, of which ``pin`` (a DVC
-    file, on S3 too if you like) names the folder."""
+    file, on S3 too if you like) names the folder. ``files_per_shard``: so many are one task's, and in its memory."""
 
     data: str = "data"
     pin: str | None = "data.dvc"
@@ -58,6 +58,7 @@ class Prepare(Section):
     min_validation_clips: Count = 16
     min_motion: Annotated[float, Field(ge=0.0)] = 1.0e-4
     rendered: Rendered = Rendered()
+    files_per_shard: Count = 500
 
     @model_validator(mode="after")
     def _remote_data_is_pinned(self) -> "Prepare":

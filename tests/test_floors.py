@@ -127,7 +127,6 @@ def test_the_rule_reads_the_whole_package():
         "mobilevd.method.surgery",  # from mobilevd.method import surgery
         "mobilevd.device.runtime",  # inside a function
         "mobilevd.artifacts",
-        "safetensors.torch",
     }
     assert "flows.base_flow" in imports("flows.train_flow", code)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mobilevd.artifacts import StageRecord, verify
@@ -21,6 +20,8 @@ from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.inference import arrange
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
 from mobilevd.svd.scheduler import Schedule
+from mobilevd.training import data
+from mobilevd.video import store
 
 ONE_STEP = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
 Make = Callable[[int], Tensor]  # number of a held-out clip → its latents 1 F C H W
@@ -44,11 +45,13 @@ def held_out(recipe: Recipe, prepared: StageRecord) -> Held:
     """The clips to evaluate on, spread evenly over the validation side. Errors: IntegrityError when they changed."""
     for name in ("clips", "latents"):
         verify(prepared.artifacts[name].path, prepared.artifacts[name].sha256)
-    encoded = load_file(prepared.artifacts["latents"].path / "validation.safetensors")
-    video = load_file(prepared.artifacts["clips"].path / "validation.safetensors")["video"]
-    picked = torch.linspace(0, len(video) - 1, min(recipe.evaluate.clips, len(video))).round().long()
-    parts = (encoded[name][picked].float() for name in ("latents", "image_latents", "tokens"))
-    return Held(picked.tolist(), video[picked], *parts)
+    encoded = data.Clips(prepared.artifacts["latents"].path / "validation.safetensors")
+    count = len(encoded)
+    picked = torch.linspace(0, count - 1, min(recipe.evaluate.clips, count)).round().long().tolist()
+    pixels = store.clips(prepared.artifacts["clips"].path / "validation.safetensors")
+    video = torch.stack([clip for index, clip in enumerate(pixels) if index in set(picked)])
+    batch = encoded.batch(picked)
+    return Held(picked, video, batch.latents, batch.image_latents, batch.tokens)
 
 
 def makers(

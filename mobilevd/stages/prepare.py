@@ -1,95 +1,126 @@
 """Prepare: from a pinned folder of videos and photographs to validated, encoded clips.
 
-**Keeps** no scene on both sides; the tensors of a side and its rows have one order (``tests/stages/test_prepare.py``).
+A plan shares the files out, each shard is encoded by itself, and what they leave is joined and validated here.
+**Keeps** no scene on both sides; the tensors of a side and its rows have one order, in whatever number of shards
+(``tests/stages/test_prepare.py``).
 """
 
 import resource
 import time
-from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
-
-from mobilevd.artifacts import StageRecord, seal
-from mobilevd.packages import cache_dir
+from mobilevd import remote
+from mobilevd.artifacts import Artifact, StageRecord, seal, seal_shards
 from mobilevd.params import Recipe
-from mobilevd.progress import track
-from mobilevd.svd.base import Base, load
-from mobilevd.video import expectations, latents, manifest, pictures, pinned, store
-from mobilevd.video.gather import SIDES, Found, gather
-from mobilevd.video.manifest import Row
+from mobilevd.video import expectations, manifest
+from mobilevd.video.manifest import CLIPS, REJECTED, Rejected
+from mobilevd.video.quota import SIDES, check_quota
+
+if TYPE_CHECKING:
+    import pyarrow
 
 STAGE = "prepare"
+MADE = ("clips", "latents")
+AT_MOST_LISTED = 1000  # rows of a table on a card; the manifest has them all
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
-    """Decode, render, check and encode every clip; the folders ``clips``, ``latents`` and ``data_docs`` are sealed.
+    """Share out, encode every shard and join them, one after the other on this machine.
 
     Errors: DataError when the folder drifted from its pin, too many files cannot be used, a side is empty or the clips
     do not meet their expectations; RecipeError when the clip size does not fit the base.
     """
-    started_at, workdir = time.time(), Path(workdir).resolve()
-    base = load(recipe.base)
-    base.check_clip(recipe.clip)
-    data, md5 = pinned.bring(recipe.prepare)
-    how = f"{recipe.prepare.data}, " + (f"as {recipe.prepare.pin}" if recipe.prepare.pin else "unpinned")
-    found = gather(data, recipe.clip, recipe.prepare, workdir / "clips")
-    gathered_at = time.time()
-    page = expectations.validate(found.rows, recipe.clip, recipe.prepare, workdir / "data_docs")
-    encoded = {side: _encoded(base, found.side(side), workdir, side) for side in SIDES}
-    for folder in ("clips", "latents"):
-        manifest.write(workdir / folder, found.rows, found.rejected)
+    from mobilevd.stages import encode, share
+    from mobilevd.svd.base import load
+
+    load(recipe.base).check_clip(recipe.clip)
+    shared = share.run(recipe, {}, workdir)
+    parts = [encode.run(recipe, {"share": shared}, workdir, number) for number in share.numbers(shared)]
+    return join(recipe, {"share": shared}, workdir, parts)
+
+
+def join(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, parts: list[StageRecord]) -> StageRecord:
+    """Validate what the shards left as one; nothing but their manifests is read, and nothing is copied.
+
+    Errors: DataError as of ``run``; IntegrityError when a manifest is not the sealed one.
+    """
+    started_at, workdir, shared = time.time(), Path(workdir).resolve(), inputs["share"]
+    clips = manifest.joined(part.artifacts["clips"].read(CLIPS) for part in parts)
+    left_out = manifest.joined((part.artifacts["clips"].read(REJECTED) for part in parts), Rejected)
+    rejected = [Rejected(**values) for values in left_out.to_pylist()]
+    check_quota(recipe.prepare, int(shared.figures["share.files"]), rejected, set(clips["split"].unique().to_pylist()))
+    page = expectations.validate(clips, recipe.clip, recipe.prepare, workdir / "data_docs")
+    docs = {"data_docs": seal(workdir / "data_docs")}
     return StageRecord(
         stage=STAGE,
         recipe_digest=recipe.digest,
-        data_md5=md5,
-        parents={"base": base.digest},
-        artifacts={name: seal(workdir / name) for name in ("clips", "latents", "data_docs")},
-        figures=_figures(found, encoded) | {f"{STAGE}.gather_seconds": gathered_at - started_at},
-        facts={"data": how, "base": recipe.base, "data_docs": page.relative_to(workdir).as_posix()},
-        pictures=_pictures(found, workdir),
-        tables=_tables(found),
+        data_md5=shared.data_md5,
+        parents={"base": parts[0].parents["base"]},
+        artifacts={name: _as_one(name, parts, workdir) for name in MADE} | docs,
+        figures=_figures(clips, rejected, parts),
+        facts=shared.facts | {"base": recipe.base, "data_docs": page.relative_to(workdir).as_posix()},
+        pictures=_pictures(parts, workdir),
+        tables=_tables(clips, left_out),
         started_at=started_at,
-        seconds=time.time() - started_at,
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        seconds=time.time() - started_at + sum(part.seconds for part in (shared, *parts)),
+        peak_memory_mb=max(_peak_mb(), *(part.peak_memory_mb for part in parts)),
     )
 
 
-def _encoded(base: Base, rows: list[Row], workdir: Path, side: str) -> latents.Encoded:
-    videos = track(store.clips(workdir / "clips" / f"{side}.safetensors"), len(rows), f"encoding {side} clips")
-    keys = [latents.key(row.pixels_sha256, base.encoder_digest) for row in rows]
-    encoded = latents.encoded(videos, keys, base.encode, cache_dir() / "latents")
-    (workdir / "latents").mkdir(parents=True, exist_ok=True)
-    save_file(encoded.tensors, workdir / "latents" / f"{side}.safetensors")
-    return encoded
+def _as_one(name: str, parts: list[StageRecord], workdir: Path) -> Artifact:
+    """What a single shard sealed is the whole; several are sealed together by their manifests."""
+    if len(parts) == 1:
+        return parts[0].artifacts[name]
+    return seal_shards(workdir / name, {f"{k:05d}": part.artifacts[name] for k, part in enumerate(parts)})
 
 
-def _figures(found: Found, encoded: dict[str, latents.Encoded]) -> dict[str, float]:
+def _figures(clips: "pyarrow.Table", rejected: list[Rejected], parts: list[StageRecord]) -> dict[str, float]:
+    import pyarrow.compute as pc
+
     figures: dict[str, float | int] = {}
     for side in SIDES:
-        rows = found.side(side)
-        figures[f"{side}_clips"] = len(rows)
-        figures[f"{side}_clips_rendered"] = sum(row.rendered for row in rows)
-        figures[f"{side}_sources"] = len({row.source for row in rows})
-        figures[f"{side}_motion_mean"] = sum(row.motion for row in rows) / len(rows)
-    figures["rejected_files"] = sum(item.start_s is None for item in found.rejected)
-    figures["rejected_windows"] = sum(item.start_s is not None for item in found.rejected)
-    for name in ("reused", "computed", "damaged"):
-        figures[f"latents_{name}"] = sum(getattr(part, name) for part in encoded.values())
-    return {f"{STAGE}.{name}": float(value) for name, value in figures.items()}
+        ours = clips.filter(pc.equal(clips["split"], side))
+        figures[f"{side}_clips"] = len(ours)
+        figures[f"{side}_clips_rendered"] = pc.sum(ours["rendered"]).as_py()
+        figures[f"{side}_sources"] = pc.count_distinct(ours["source"]).as_py()
+        figures[f"{side}_motion_mean"] = pc.mean(ours["motion"]).as_py()
+    figures["rejected_files"] = sum(item.start_s is None for item in rejected)
+    figures["rejected_windows"] = sum(item.start_s is not None for item in rejected)
+    for name in ("latents_reused", "latents_computed", "latents_damaged", "gather_seconds"):
+        figures[name] = sum(part.figures[name] for part in parts)
+    return {f"{STAGE}.{name}": float(value) for name, value in (figures | {"shards": len(parts)}).items()}
 
 
-def _pictures(found: Found, workdir: Path) -> dict[str, str]:
-    frames = [(frame, side) for side in SIDES for frame in found.thumbnails[side]]
-    sheet = pictures.contact_sheet([f for f, _ in frames], [s for _, s in frames], workdir / "pictures" / "clips.png")
-    first = next(store.clips(workdir / "clips" / "validation.safetensors"))
-    strip = pictures.strip(first, workdir / "pictures" / "validation.png")
-    drawn = {"first frames": sheet, f"validation clip {found.side('validation')[0].clip_id}": strip}
-    return {name: path.relative_to(workdir).as_posix() for name, path in drawn.items()}
+def _pictures(parts: list[StageRecord], workdir: Path) -> dict[str, str]:
+    """The first sheet and the first strip that a shard drew, brought here."""
+    found: dict[str, str] = {}
+    for part in parts:
+        for name, relative in part.pictures.items():
+            if Path(relative).name not in {Path(known).name for known in found.values()}:
+                _bring(part.artifacts["clips"].uri.rsplit("/clips", 1)[0], relative, workdir)
+                found[name] = relative
+    return found
 
 
-def _tables(found: Found) -> dict[str, list[dict]]:
-    counts = Counter((row.source, row.split, "rendered" if row.rendered else "video") for row in found.rows)
-    sources = [{"source": s, "side": side, "kind": kind, "clips": n} for (s, side, kind), n in counts.items()]
-    return {"sources": sources, "rejected": [asdict(item) for item in found.rejected]}
+def _bring(home: str, relative: str, workdir: Path) -> None:
+    if remote.is_remote(home) and not (path := workdir / relative).is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(remote.read(f"{home}/{relative}"))
+
+
+def _tables(clips: "pyarrow.Table", rejected: "pyarrow.Table") -> dict[str, list[dict]]:
+    counted = clips.group_by(["source", "split", "rendered"], use_threads=False).aggregate([([], "count_all")])
+    sources = [
+        {"source": source, "side": side, "kind": "rendered" if rendered else "video", "clips": clips}
+        for source, side, rendered, clips in (row.values() for row in _first(counted))
+    ]
+    return {"sources": sources, "rejected": _first(rejected)}
+
+
+def _first(table: "pyarrow.Table") -> list[dict]:
+    return table.slice(0, AT_MOST_LISTED).to_pylist()
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mobilevd import remote
-from mobilevd.artifacts import MANIFEST, Artifact, StageRecord
+from mobilevd.artifacts import MANIFEST, Artifact, StageRecord, verify
+from mobilevd.errors import IntegrityError
 from mobilevd.places import cache_dir
 
 CHECKPOINTS, RECORD, STEPS = "checkpoints", "record.json", "step-*"
@@ -18,9 +19,10 @@ LOOK_EVERY_S = 2.0
 
 
 class SharedRun:
-    """One stage's folder in a run at ``address`` (a folder or ``s3://bucket/prefix``)."""
+    """One stage's folder in a run at ``address`` (a folder or ``s3://bucket/prefix``); ``part``: one task's share."""
 
-    def __init__(self, address: str, key: str):
+    def __init__(self, address: str, key: str, part: str | None = None):
+        self._record = f"parts/{part}.json" if part else RECORD
         self.address, self.is_remote = f"{str(address).rstrip('/')}/{key}", remote.is_remote(address)
         under = self.address.removeprefix("s3://")
         self.workdir = cache_dir() / "work" / under if self.is_remote else Path(self.address)
@@ -28,18 +30,34 @@ class SharedRun:
     def finish(self, record: StageRecord) -> StageRecord:
         """Write the record down; of a remote run, push all it names first, and name it by where it lies then."""
         if self.is_remote:
-            for artifact in record.artifacts.values():
+            for artifact in self._own(record):
                 remote.push(Path(artifact.uri), self._there(artifact.uri))
             pages = (Path(fact) for fact in record.facts.values() if fact.startswith(self._here))
             pictures = (self.workdir.resolve() / picture for picture in record.pictures.values())
-            for file in (*pictures, *(page for page in pages if page.is_file())):
+            for file in filter(Path.is_file, (*pictures, *pages)):
                 remote.push_file(file, self._there(file))
             record = self._named(record)
-        record.save(self.workdir / RECORD)
+        record.save(self.workdir / self._record)
         if self.is_remote:
-            remote.push_file(self.workdir / RECORD, f"{self.address}/{RECORD}")
+            remote.push_file(self.workdir / self._record, f"{self.address}/{self._record}")
             remote.remove(f"{self.address}/{CHECKPOINTS}")
         return record
+
+    def left(self) -> StageRecord | None:
+        """The record that an earlier attempt finished here, if what it names is whole. Errors: MobileVDError."""
+        try:
+            data = remote.read(f"{self.address}/{self._record}") if self.is_remote else self._here_written()
+            record = StageRecord.model_validate_json(data)
+            for artifact in record.artifacts.values():
+                artifact.read(MANIFEST) if self.is_remote else verify(artifact.path, artifact.sha256)
+        except IntegrityError:
+            return None
+        return record
+
+    def _here_written(self) -> bytes:
+        if not (path := self.workdir / self._record).is_file():
+            raise IntegrityError("There is no record", got=str(path), allowed="one that was finished")
+        return path.read_bytes()
 
     @contextmanager
     def checkpoints(self, push: bool = True) -> Iterator[None]:
@@ -91,6 +109,11 @@ class SharedRun:
         names = remote.names(f"{self.address}/{CHECKPOINTS}")
         return sorted(name.removesuffix(f"/{MANIFEST}") for name in names if name.endswith(f"/{MANIFEST}"))
 
+    @staticmethod
+    def _own(record: StageRecord) -> list[Artifact]:
+        """What was made on this machine; what others made is named by where it lies."""
+        return [artifact for artifact in record.artifacts.values() if not remote.is_remote(artifact.uri)]
+
     @property
     def _here(self) -> str:
         return f"{self.workdir.resolve()}/"
@@ -99,6 +122,10 @@ class SharedRun:
         return f"{self.address}/{Path(uri).resolve().relative_to(self.workdir.resolve()).as_posix()}"
 
     def _named(self, record: StageRecord) -> StageRecord:
-        made = {n: Artifact(uri=self._there(a.uri), sha256=a.sha256) for n, a in record.artifacts.items()}
+        made = record.artifacts | {
+            n: Artifact(uri=self._there(a.uri), sha256=a.sha256)
+            for n, a in record.artifacts.items()
+            if a in self._own(record)
+        }
         facts = {name: self._there(v) if v.startswith(self._here) else v for name, v in record.facts.items()}
         return record.model_copy(update={"artifacts": made, "facts": facts})

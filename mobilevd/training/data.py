@@ -4,6 +4,7 @@
 its clips nor their noise (``tests/training/test_data.py``). **Axes** N F C H W, N C H W, tokens N 1 D.
 """
 
+import bisect
 import functools
 import itertools
 import signal
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mobilevd.artifacts import shards
 from mobilevd.errors import DataError
 from mobilevd.shapes import AddedIds, Latents, Tokens
 from mobilevd.training import seeds
@@ -34,30 +36,29 @@ class Batch(NamedTuple):
 
 
 class Clips:
-    """One split of a prepared dataset; only the clips that are asked for are read from disk."""
+    """One split of a prepared dataset, in one file or in shards; only the clips asked for are read from disk."""
 
     def __init__(self, path: Path, ids: Tensor | None = None):
         """Open ``path``; ``ids`` [N 3] or [1 3] are the clips' added ids. Errors: DataError, tensors missing or odd."""
         self.path = Path(path)
-        if not self.path.is_file():
+        files = shards(self.path)
+        if not files:
             raise DataError("The prepared clips are gone", got=str(path), where="rerun the stage prepare")
-        self._file = _open(self.path)
-        if missing := set(NAMES) - set(self._file.keys()):
-            raise DataError("Prepared clips lack a tensor", got=", ".join(sorted(missing)), where=str(path))
-        self._slices = {name: self._file.get_slice(name) for name in NAMES}
-        counts = {name: self._slices[name].get_shape()[0] for name in NAMES}
+        self._shards = [_slices(file) for file in files]
+        counts = {name: sum(_counts(shard)[name] for shard in self._shards) for name in NAMES}
         self.ids = torch.zeros(1, 3) if ids is None else ids.float()
         counts["ids"] = counts["latents"] if len(self.ids) == 1 else len(self.ids)
         if len(set(counts.values())) != 1 or not counts["latents"]:
             raise DataError("Prepared clips disagree about their number", got=counts, where=str(path))
+        self._ends = list(itertools.accumulate(_counts(shard)["latents"] for shard in self._shards))
 
     def __len__(self) -> int:
-        return self._slices["latents"].get_shape()[0]
+        return self._ends[-1]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(F, C, H, W) of one clip's latents."""
-        return tuple(self._slices["latents"].get_shape()[1:])
+        return tuple(self._shards[0]["latents"].get_shape()[1:])
 
     def batch(self, indices: list[int], device: torch.device | str = "cpu") -> Batch:
         """The clips at ``indices``, in that order."""
@@ -65,7 +66,12 @@ class Clips:
         return Batch(*(t.to(device, non_blocking=True) for t in (*(self._read(n, indices) for n in NAMES), ids)))
 
     def _read(self, name: str, indices: list[int]) -> Tensor:
-        return torch.cat([self._slices[name][i : i + 1] for i in indices]).float()
+        return torch.cat([self._clip(name, range(len(self))[i]) for i in indices]).float()
+
+    def _clip(self, name: str, index: int) -> Tensor:
+        shard = bisect.bisect_right(self._ends, index)
+        first = self._ends[shard - 1] if shard else 0
+        return self._shards[shard][name][index - first : index - first + 1]
 
 
 class Part(NamedTuple):
@@ -167,8 +173,15 @@ def _outlive_sigterm(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _open(path: Path):
+def _slices(path: Path) -> dict[str, Any]:
     try:
-        return safe_open(path, framework="pt")
+        file = safe_open(path, framework="pt")
     except SafetensorError as error:
         raise DataError("The prepared clips cannot be read", got=str(error), where=str(path)) from None
+    if missing := set(NAMES) - set(file.keys()):
+        raise DataError("Prepared clips lack a tensor", got=", ".join(sorted(missing)), where=str(path))
+    return {name: file.get_slice(name) for name in NAMES}
+
+
+def _counts(slices: dict[str, Any]) -> dict[str, int]:
+    return {name: stored.get_shape()[0] for name, stored in slices.items()}

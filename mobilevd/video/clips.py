@@ -34,11 +34,16 @@ class Source:
     def is_photo(self) -> bool:
         return self.path.suffix.lower() in SUFFIXES
 
+    @property
+    def is_hidden(self) -> bool:
+        return self.name.startswith(".") or "/." in self.name
+
 
 def sources(data: Path) -> list[Source]:
     """Every file under ``data`` in the order of its name; names that begin with a dot are none of ours."""
-    found = [(path.relative_to(data), path) for path in sorted(Path(data).rglob("*")) if path.is_file()]
-    return [Source(name.as_posix(), path) for name, path in found if not any(p.startswith(".") for p in name.parts)]
+    paths = [path for path in sorted(Path(data).rglob("*")) if path.is_file()]
+    found = [Source(path.relative_to(data).as_posix(), path) for path in paths]
+    return [source for source in found if not source.is_hidden]
 
 
 def sides(found: list[Source], validation_share: float) -> dict[str, str]:

@@ -6,20 +6,21 @@
 import logging
 import os
 import warnings
-from collections import Counter, defaultdict
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobilevd.errors import DataError
 from mobilevd.params import Clip, Prepare
-from mobilevd.video.manifest import Row
 from mobilevd.video.split import scene
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SUITE = "clips"
 AT_MOST_NAMED = 10
 
 
-def validate(rows: list[Row], clip: Clip, prepare: Prepare, docs: Path) -> Path:
+def validate(clips: "pyarrow.Table", clip: Clip, prepare: Prepare, docs: Path) -> Path:
     """Check every row and build the Data Docs site under ``docs``; returns its first page.
 
     Errors: DataError with one entry per broken expectation and the clips that break it; the page is there all the same.
@@ -34,7 +35,7 @@ def validate(rows: list[Row], clip: Clip, prepare: Prepare, docs: Path) -> Path:
         context.variables.progress_bars = {"globally": False}
         _site(context, Path(docs).resolve())
         result = _checkpoint(gx, context, _expectations(gx.expectations, clip, prepare)).run(
-            batch_parameters={"dataframe": _table(rows, prepare)}
+            batch_parameters={"dataframe": _frame(clips, prepare)}
         )
         context.build_data_docs()
     page = Path(docs).resolve() / "index.html"
@@ -69,31 +70,18 @@ def _expectations(gxe, clip: Clip, prepare: Prepare) -> list:
     ]
 
 
-def _table(rows: list[Row], prepare: Prepare):
+def _frame(clips: "pyarrow.Table", prepare: Prepare):
     """The manifest with what a single row cannot know: the size of its side, and the sides its source is on."""
-    import pandas
-
-    counts = Counter(row.split for row in rows)
+    frame = clips.to_pandas()
     needed = {"train": prepare.min_train_clips, "validation": prepare.min_validation_clips}
-    scenes, contents = defaultdict(set), defaultdict(set)
-    for row in rows:
-        scenes[_scene(row)].add(row.split)
-        contents[row.source_sha256].add(row.split)
-    derived = [
-        {
-            "duration_s": row.duration_s,
-            "clips_in_split": counts[row.split],
-            "needed": needed.get(row.split, 0),
-            "sides_of_scene": len(scenes[_scene(row)]),
-            "sides_of_bytes": len(contents[row.source_sha256]),
-        }
-        for row in rows
-    ]
-    return pandas.DataFrame([asdict(row) | extra for row, extra in zip(rows, derived, strict=True)])
-
-
-def _scene(row: Row) -> tuple[bool, str]:
-    return row.rendered, scene(Path(row.source).stem)
+    scenes = frame["source"].map({source: scene(Path(source).stem) for source in frame["source"].unique()})
+    split = frame["split"]
+    frame["duration_s"] = frame["frames"] / frame["fps"]
+    frame["clips_in_split"] = split.groupby(split).transform("size")
+    frame["needed"] = split.map(needed).fillna(0).astype(int)
+    frame["sides_of_scene"] = split.groupby([frame["rendered"], scenes]).transform("nunique")
+    frame["sides_of_bytes"] = split.groupby(frame["source_sha256"]).transform("nunique")
+    return frame
 
 
 def _site(context, folder: Path) -> None:

@@ -16,17 +16,16 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mobilevd.artifacts import file_sha256
-from mobilevd.errors import DataError
 from mobilevd.params import Clip, Prepare
 from mobilevd.progress import track
 from mobilevd.video import clips, decode, pictures, quarantine, store
 from mobilevd.video.clips import Source
 from mobilevd.video.decode import Reason, UnusableError
 from mobilevd.video.manifest import Rejected, Row
+from mobilevd.video.quota import SIDES, check_quota
+from mobilevd.video.shards import Shard, usable
 
-SIDES = ("train", "validation")
 THUMBNAILS_PER_SIDE = 48
-AT_MOST_NAMED = 20
 
 
 @dataclass
@@ -57,34 +56,37 @@ class Part(NamedTuple):
     starts_s: tuple[float, ...]
 
 
-def gather(data: Path, clip: Clip, prepare: Prepare, folder: Path) -> Found:
+def gather(data: Path, clip: Clip, prepare: Prepare, folder: Path, shard: Shard | None = None) -> Found:
     """Write the clips of every usable file under ``data`` as train.safetensors and validation.safetensors.
 
-    Every video is cut before the split is made, so that a file which breaks late takes no place on a side.
+    Every video is cut before the split is made, so that a file which breaks late takes no place on a side; one
+    ``shard`` of several has its sides from the plan, and says nothing of the whole.
     Errors: DataError when more files than the quota cannot be used, or a side is left empty.
     """
-    found, candidates, folder = Found(), _candidates(data, prepare), Path(folder)
+    found, candidates, folder = Found(), _candidates(data, prepare, shard), Path(folder)
+    alone = shard is None or shard.of == 1
     shutil.rmtree(folder / "parts", ignore_errors=True)
     parts: dict[Source, Part] = {}
     for index, source in enumerate(track(candidates, len(candidates), "cutting clips")):
         with _rejections(source, found):
             parts[source] = _cut(source, clip, prepare, folder / "parts" / f"{index}.safetensors", found)
-    sides = clips.sides(list(parts), prepare.validation_share)
+    sides = clips.sides(list(parts), prepare.validation_share) if alone else shard.sides
     with contextlib.ExitStack() as stack:
         files = {side: stack.enter_context(store.ClipFile(folder / f"{side}.safetensors", clip)) for side in SIDES}
         for source, part in track(parts.items(), len(parts), "rendering and sorting clips"):
             side = sides[source.name]
             with _rejections(source, found):
                 _add(source, side, _takes(source, part, side, clip, prepare), prepare, found, files[side])
-        _check_quota(prepare, candidates, found)
+        if alone:
+            check_quota(prepare, len(candidates), found.rejected, {row.split for row in found.rows})
     shutil.rmtree(folder / "parts", ignore_errors=True)
     return found
 
 
-def _candidates(data: Path, prepare: Prepare) -> list[Source]:
-    """Every file; photographs only when the recipe renders clips from them."""
-    photos = prepare.rendered.train_per_photo + prepare.rendered.validation_per_photo > 0
-    return [source for source in clips.sources(data) if photos or not source.is_photo]
+def _candidates(data: Path, prepare: Prepare, shard: Shard | None) -> list[Source]:
+    if shard is not None:
+        return [Source(name, Path(data) / name) for name in shard.files]
+    return usable(clips.sources(data), prepare)
 
 
 @contextlib.contextmanager
@@ -179,23 +181,3 @@ def _row(clip_id: str, source: Source, digest: str, side: str, take: Take, clip:
         motion=clips.motion(take.video),
         pixels_sha256=clips.digest(take.video),
     )
-
-
-def _check_quota(prepare: Prepare, candidates: list[Source], found: Found) -> None:
-    failed = [item for item in found.rejected if item.start_s is None]
-    more = [f"and {len(failed) - AT_MOST_NAMED} more"] if len(failed) > AT_MOST_NAMED else []
-    listed = "\n           ".join([f"{item.source}: {item.reason}" for item in failed[:AT_MOST_NAMED]] + more)
-    if len(failed) > prepare.max_failed_share * len(candidates):
-        raise DataError(
-            f"{len(failed)} of {len(candidates)} files cannot be used",
-            got=listed,
-            allowed=f"at most {prepare.max_failed_share:.0%} of the files",
-            where="the named files, or prepare.max_failed_share",
-        )
-    if empty := [side for side in SIDES if not found.side(side)]:
-        raise DataError(
-            f"No clip is left to {' and to '.join(empty)}",
-            got=listed or f"{len(candidates)} files",
-            allowed="usable files of at least two scenes",
-            where="prepare.data, prepare.rendered",
-        )

@@ -1,14 +1,21 @@
 """The list of clips, one row each, in the order of the tensors; and the list of what was left out, with reasons.
 
-**Keeps** rows written and read again are equal (``tests/video/test_manifest.py``).
+Both are parquet; a list in shards (``00000/clips.parquet`` …) is read as one. **Keeps** rows written and read again are
+equal, whatever their number of shards (``tests/video/test_manifest.py``).
 """
 
-import json
+import io
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-CLIPS, REJECTED = "clips.jsonl", "rejected.jsonl"
+from mobilevd.artifacts import shards
+
+if TYPE_CHECKING:
+    import pyarrow
+
+CLIPS, REJECTED = "clips.parquet", "rejected.parquet"
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,6 @@ class Row:
     motion: float
     pixels_sha256: str
 
-    @property
-    def duration_s(self) -> float:
-        """Seconds from the first frame to the end of the last."""
-        return self.frames / self.fps
-
 
 @dataclass(frozen=True)
 class Rejected:
@@ -49,24 +51,52 @@ class Rejected:
     start_s: float | None = None
 
 
+Kind = type[Row] | type[Rejected]
+
+
 def write(folder: Path, rows: Iterable[Row], rejected: Iterable[Rejected]) -> None:
-    """Write both lists under ``folder`` as JSON lines."""
+    """Write both lists under ``folder``."""
+    import pyarrow.parquet
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, items in ((CLIPS, rows), (REJECTED, rejected)):
-        lines = [json.dumps(asdict(item), sort_keys=True, ensure_ascii=False) + "\n" for item in items]
-        (folder / name).write_text("".join(lines), encoding="utf-8")
+    for name, kind, items in ((CLIPS, Row, rows), (REJECTED, Rejected, rejected)):
+        pyarrow.parquet.write_table(table(items, kind), folder / name, compression="zstd")
 
 
 def rows(folder: Path) -> list[Row]:
     """The clips listed under ``folder``, in the order of the tensors of their side."""
-    return [Row(**values) for values in _lines(Path(folder) / CLIPS)]
+    return [Row(**values) for values in _stored(Path(folder) / CLIPS)]
 
 
 def rejected(folder: Path) -> list[Rejected]:
     """What was left out."""
-    return [Rejected(**values) for values in _lines(Path(folder) / REJECTED)]
+    return [Rejected(**values) for values in _stored(Path(folder) / REJECTED)]
 
 
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def table(items: Iterable[Row] | Iterable[Rejected], kind: Kind = Row) -> "pyarrow.Table":
+    """Rows of one kind as a table."""
+    import pyarrow
+
+    return pyarrow.Table.from_pylist([asdict(item) for item in items], schema=_schema(kind))
+
+
+def joined(files: Iterable[bytes], kind: Kind = Row) -> "pyarrow.Table":
+    """The lists in these files as one table, in their order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    read = [pyarrow.parquet.read_table(io.BytesIO(file), schema=_schema(kind)) for file in files]
+    return pyarrow.concat_tables([_schema(kind).empty_table(), *read])
+
+
+def _stored(path: Path) -> list[dict]:
+    kind = Row if path.name == CLIPS else Rejected
+    return joined((file.read_bytes() for file in shards(path)), kind).to_pylist()
+
+
+def _schema(kind: Kind) -> "pyarrow.Schema":
+    import pyarrow
+
+    types = {str: pyarrow.string(), bool: pyarrow.bool_(), int: pyarrow.int64()}
+    return pyarrow.schema([(field.name, types.get(field.type, pyarrow.float64())) for field in fields(kind)])

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mobilevd import remote
 from mobilevd.errors import DataError
 from mobilevd.params import Prepare
 from mobilevd.places import cache_dir, project_root
-from mobilevd.video import identity
+from mobilevd.video import clips, identity
 
 LISTING = ".dir"
 
@@ -29,21 +30,31 @@ def md5(prepare: Prepare) -> str:
     return identity.identity(project_root() / prepare.pin)
 
 
-def bring(prepare: Prepare) -> tuple[Path, str]:
-    """The folder with the data, and its identity. Errors: DataError when it drifted; IntegrityError on damage."""
+def files(prepare: Prepare) -> tuple[dict[str, str], str]:
+    """Every file of the data, name → md5 (empty for one on this disk), and the data's identity; nothing is brought.
+
+    Errors: DataError when what is on this disk drifted from its pin; IntegrityError on damage.
+    """
+    if remote.is_remote(prepare.data):
+        known = md5(prepare)
+        return {entry["relpath"]: entry["md5"] for entry in listing(prepare, known)}, known
+    folder = project_root() / prepare.data
+    known = md5(prepare) if prepare.pin is None else identity.check(folder, project_root() / prepare.pin)
+    return dict.fromkeys((source.name for source in clips.sources(folder)), ""), known
+
+
+def bring(prepare: Prepare, wanted: Mapping[str, str], known: str) -> Path:
+    """The folder in which these files (name → md5, as ``files`` gives them) lie. Errors: IntegrityError on damage."""
     if not remote.is_remote(prepare.data):
-        folder = project_root() / prepare.data
-        known = md5(prepare) if prepare.pin is None else identity.check(folder, project_root() / prepare.pin)
-        return folder, known
-    known = md5(prepare)
+        return project_root() / prepare.data
     folder = cache_dir() / "data" / known.removesuffix(LISTING)
-    for entry in listing(prepare, known):
-        remote.fetch_file(_address(prepare, entry["md5"]), folder / _inside(entry["relpath"]), entry["md5"])
-    return folder, known
+    for name, digest in wanted.items():
+        remote.fetch_file(_address(prepare, digest), folder / _inside(name), digest)
+    return folder
 
 
 def listing(prepare: Prepare, known: str) -> list[dict[str, str]]:
-    """Every file of the pinned folder on a DVC remote: ``md5``, ``relpath``. Errors: as ``bring``."""
+    """Every file of the pinned folder on a DVC remote: ``md5``, ``relpath``. Errors: as ``files``."""
     data = remote.read(_address(prepare, known))
     got = hashlib.md5(data, usedforsecurity=False).hexdigest() + LISTING
     if got != known:

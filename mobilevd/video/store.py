@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from safetensors import safe_open
 from torch import Tensor
 
+from mobilevd.artifacts import shards
 from mobilevd.params import Clip
 
 HEADER_BYTES = 504  # with the 8 bytes of its length before it, the pixels start at byte 512
@@ -49,8 +50,9 @@ class ClipFile:
 
 
 def clips(path: Path) -> Iterator[UInt8[Tensor, "F 3 H W"]]:
-    """Every clip of a file, one in memory at a time."""
-    with safe_open(path, framework="pt") as stored:
-        video = stored.get_slice("video")
-        for index in range(video.get_shape()[0]):
-            yield video[index]
+    """Every clip of a file, or of its shards, one in memory at a time."""
+    for file in shards(path):
+        with safe_open(file, framework="pt") as stored:
+            video = stored.get_slice("video")
+            for index in range(video.get_shape()[0]):
+                yield video[index]

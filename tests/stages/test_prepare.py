@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from mobilevd import artifacts, params
 from mobilevd.errors import DataError, RecipeError
 from mobilevd.stages import prepare
-from mobilevd.video import clips, identity, manifest
+from mobilevd.training.data import Clips
+from mobilevd.video import clips, identity, manifest, store
 
 OPTIM = {"lr": 1.0e-4}
 ADVERSARIAL = {"steps": 1, "generator": OPTIM, "discriminator": OPTIM}
@@ -121,10 +122,31 @@ def test_rejected_files_are_listed_with_their_reasons(base, data, tmp_path):
         assert Image.open(tmp_path / "work" / picture).width > 100
 
 
-def test_too_few_clips_stop_the_run_before_anything_is_encoded(base, data, tmp_path):
+def test_several_shards_hold_the_rows_and_tensors_of_one_in_its_order(base, data, tmp_path):
+    one = prepare.run(recipe(base, data), {}, tmp_path / "one")
+    more = prepare.run(recipe(base, data, files_per_shard=2), {}, tmp_path / "more")
+    assert more.figures["prepare.shards"] == 3
+    same = ("train_clips", "validation_clips", "train_sources", "train_motion_mean", "rejected_files")
+    assert [more.figures[f"prepare.{n}"] for n in same] == [one.figures[f"prepare.{n}"] for n in same]
+    folders = [record.artifacts["latents"].path for record in (one, more)]
+    for side in ("train", "validation"):
+        (whole, shared) = (Clips(folder / f"{side}.safetensors") for folder in folders)
+        assert len(whole) == len(shared) == one.figures[f"prepare.{side}_clips"]
+        numbers = [*range(len(whole)), 0]
+        pairs = zip(whole.batch(numbers), shared.batch(numbers), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+        pixels = [list(store.clips(r.artifacts["clips"].path / f"{side}.safetensors")) for r in (one, more)]
+        assert all(torch.equal(a, b) for a, b in zip(*pixels, strict=True))
+        rows = [[row for row in manifest.rows(folder) if row.split == side] for folder in folders]
+        assert rows[0] == rows[1]
+    for artifact in more.artifacts.values():
+        artifacts.verify(artifact.path, artifact.sha256)
+    assert more.tables["sources"] == one.tables["sources"]
+
+
+def test_too_few_clips_stop_the_run_and_leave_a_page(base, data, tmp_path):
     with pytest.raises(DataError, match="do not meet their expectations"):
         prepare.run(recipe(base, data, min_train_clips=99), {}, tmp_path / "work")
-    assert not (tmp_path / "work" / "latents").exists()
     assert (tmp_path / "work" / "data_docs" / "index.html").is_file()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from mobilevd.errors import DataError
 from mobilevd.params import Clip, Prepare
-from mobilevd.video import expectations
+from mobilevd.video import expectations, manifest
 from mobilevd.video.manifest import Row
 
 CLIP, PREPARE = Clip(), Prepare(min_train_clips=20, min_validation_clips=4)
@@ -48,7 +48,7 @@ NAMED = {  # column → the clips that its line must name, and no others
 
 
 def test_good_clips_pass_and_leave_a_page(tmp_path):
-    page = expectations.validate(ROWS, CLIP, PREPARE, tmp_path / "docs")
+    page = expectations.validate(manifest.table(ROWS), CLIP, PREPARE, tmp_path / "docs")
     assert page.is_file()
     results = [p.read_text(encoding="utf-8") for p in (tmp_path / "docs" / "validations").rglob("*.html")]
     assert len(results) == 1
@@ -58,7 +58,7 @@ def test_good_clips_pass_and_leave_a_page(tmp_path):
 def test_every_broken_expectation_stops_the_run_and_names_its_clips(tmp_path):
     rows = [replace(r, **BROKEN.get(r.clip_id, {})) for r in ROWS]
     with pytest.raises(DataError) as error:
-        expectations.validate(rows, CLIP, PREPARE, tmp_path / "docs")
+        expectations.validate(manifest.table(rows), CLIP, PREPARE, tmp_path / "docs")
     named = {}
     for line in str(error.value).splitlines():
         if found := re.search(r"expect_\w+: (\w+) .* in ([\w, -]+)$", line):
@@ -70,9 +70,9 @@ def test_every_broken_expectation_stops_the_run_and_names_its_clips(tmp_path):
 def test_too_few_clips_on_a_side_stop_the_run(tmp_path):
     rows = [*ROWS[:-1], row(20, "train")]
     with pytest.raises(DataError, match=r"clips_in_split .* got 3 < 4 in validation-0, validation-1, validation-2"):
-        expectations.validate(rows, CLIP, PREPARE, tmp_path / "docs")
+        expectations.validate(manifest.table(rows), CLIP, PREPARE, tmp_path / "docs")
 
 
 def test_missing_side_stops_the_run(tmp_path):
     with pytest.raises(DataError, match="split"):
-        expectations.validate(ROWS[:20], CLIP, PREPARE, tmp_path / "docs")
+        expectations.validate(manifest.table(ROWS[:20]), CLIP, PREPARE, tmp_path / "docs")

@@ -47,19 +47,31 @@ def prepare(pushed, tmp_path, monkeypatch) -> Prepare:
     return Prepare(data=pushed[0], pin=f"{pushed[0]}/data.dvc")
 
 
+def brought(prepare: Prepare):
+    files, known = pinned.files(prepare)
+    return pinned.bring(prepare, files, known), known
+
+
+def test_only_the_files_of_a_shard_are_brought(prepare, tmp_path):
+    files, known = pinned.files(prepare)
+    assert set(files) == set(FILMS)
+    folder = pinned.bring(prepare, {"one.mp4": files["one.mp4"]}, known)
+    assert [p.name for p in folder.rglob("*") if p.is_file()] == ["one.mp4"]
+
+
 @pytest.mark.slow
 def test_the_pinned_files_come_back_with_the_identity_that_dvc_gave_them(prepare, pushed):
-    folder, md5 = pinned.bring(prepare)
+    folder, md5 = brought(prepare)
     assert {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == FILMS
     assert md5 == pinned.md5(prepare) == identity.identity(pushed[1])
     by_file = prepare.model_copy(update={"pin": str(pushed[1])})
-    assert pinned.bring(by_file) == (folder, md5)
+    assert brought(by_file) == (folder, md5)
 
 
 def test_a_file_that_was_brought_and_then_changed_is_brought_again(prepare):
-    folder, _ = pinned.bring(prepare)
+    folder, _ = brought(prepare)
     (folder / "one.mp4").write_bytes(b"tampered")
-    pinned.bring(prepare)
+    brought(prepare)
     assert (folder / "one.mp4").read_bytes() == b"a film"
 
 
@@ -73,7 +85,7 @@ def test_what_was_changed_on_the_remote_is_refused(prepare, which, tmp_path, mon
     remote.write(f"{copied}/files/md5/{name[:2]}/{name[2:]}", b"[]")
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     with pytest.raises((DataError, IntegrityError)):
-        pinned.bring(prepare.model_copy(update={"data": copied}))
+        brought(prepare.model_copy(update={"data": copied}))
 
 
 def test_a_listing_cannot_write_outside_its_folder():
