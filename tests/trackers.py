@@ -60,6 +60,25 @@ def server(bucket: str) -> Iterator[Tracker]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def plain(destination: str, folder: Path) -> Iterator[str]:
+    """The address of a server without passwords, with a file as its database, that stores artifacts there."""
+    [port] = seaweed.free_ports(1)
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", destination]
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    own |= {"MLFLOW_S3_ENDPOINT_URL": seaweed.environment()["AWS_ENDPOINT_URL"]}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | seaweed.environment() | own
+    with (folder / "mlflow.log").open("wb") as log:
+        command = [Path(sys.executable).parent / "mlflow", *words]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
+    try:
+        _wait(f"http://127.0.0.1:{port}", folder / "mlflow.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        _end(process)
+
+
 def _end(process: subprocess.Popen) -> None:
     """The server and the workers it started, which are a session of their own."""
     with suppress(ProcessLookupError):
