@@ -262,13 +262,26 @@ class Funnel(Section):
 
 
 class Quantize(Section):
-    """Static QDQ quantization of the one-step network, calibrated on real latents."""
+    """Static QDQ quantization of the one-step network, calibrated on real latents.
 
+    ``quantizer``: ONNX Runtime's, or Qualcomm's aimet-onnx, which may choose the weights' ``rounding`` by what comes
+    out of each layer (AdaRound with ``iterations`` per layer, or scales by sequential MSE).
+    """
+
+    quantizer: Literal["onnxruntime", "aimet"] = "onnxruntime"
     weights: Literal["int8"] = "int8"
     activations: Literal["uint8", "uint16"] = "uint16"
+    rounding: Literal["nearest", "adaround", "seq_mse"] = "nearest"
+    iterations: Count = 10_000
     calibration_clips: Count = 8
     opset: Annotated[int, Field(ge=18, le=20)] = 20
     min_sqnr_db: Finite = 15.0
+
+    @model_validator(mode="after")
+    def _rounding_is_aimets(self) -> "Quantize":
+        if self.rounding != "nearest" and self.quantizer != "aimet":
+            raise ValueError("rounding: adaround and seq_mse need quantizer: aimet")
+        return self
 
 
 class Phone(Section):
@@ -284,11 +297,17 @@ class Phone(Section):
 
 
 class Profile(Section):
-    """On-device timing of the quantized network: one task per device."""
+    """On-device timing of the quantized network: one task per device.
+
+    ``sustain_s``: how long it runs without a pause after the timed runs. ``base``: the finetuned base is timed beside
+    it, on the host, in float.
+    """
 
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("host-cpu",)
     warmup: Annotated[int, Field(ge=0)] = 3
     repeats: Count = 20
+    sustain_s: NotNegative = 0.0
+    base: bool = False
     phone: Phone = Phone()
 
 

@@ -200,7 +200,7 @@ def test_digest_does_not_depend_on_the_order_of_keys_or_on_written_defaults(valu
 
 
 ONE_CHOICE = {"apply", "weights", "op"}  # literals of a single value
-GO_WITH_ANOTHER = {"keep_tflops", "l1_weight"}  # refused beside keep, and beside by: learned
+GO_WITH_ANOTHER = {"keep_tflops", "l1_weight", "rounding"}  # refused beside keep, by: learned, quantizer: onnxruntime
 
 
 def leaves(node, path=()):
@@ -243,6 +243,7 @@ def other(value) -> list:
         "importance_per_tflop",
         "qnn_dlc",
         "there",
+        "aimet",
         f"{value}x",
     ]
 

@@ -19,7 +19,7 @@ STATUS = Path("/proc/self/status")
 
 
 def main(job_file: Path) -> None:
-    """Time ``job`` (model, feed, warmup, repeats, traced, threads, answer) and write what was seen to its answer."""
+    """Time ``job`` (model, feed, warmup, repeats, sustain_s, traced, threads, answer) and write what was seen."""
     job = json.loads(job_file.read_text(encoding="utf-8"))
     with np.load(job["feed"], allow_pickle=False) as stored:
         feed = {name: stored[name] for name in stored.files}
@@ -30,11 +30,16 @@ def main(job_file: Path) -> None:
         session.run(None, feed)
     runs_ms = [_timed(lambda: session.run(None, feed))[0] for _ in range(job["repeats"])]
     peak_mb = peak_memory_mb()  # before the trace below, which needs memory of its own
+    sustained_ms = _sustained(session, feed, job["sustain_s"])
+    del session
+    warm_start_ms, session = _timed(lambda: open_session(job["model"], job["threads"]))
     del session
     answer = {
         "cold_start_ms": cold_start_ms,
         "first_run_ms": first_ms,
         "runs_ms": runs_ms,
+        "warm_start_ms": warm_start_ms,
+        "sustained_ms": sustained_ms,
         "peak_memory_mb": peak_mb,
         "memory_before_mb": before_mb,
         "trace": _traced(job, feed) if job["traced"] else None,
@@ -60,6 +65,14 @@ def _timed(call):
     began = time.perf_counter()
     result = call()
     return (time.perf_counter() - began) * 1e3, result
+
+
+def _sustained(session, feed: dict[str, np.ndarray], seconds: float) -> list[float]:
+    """Run without a pause for so long; the ms of every run."""
+    until, runs_ms = time.perf_counter() + seconds, []
+    while time.perf_counter() < until:
+        runs_ms.append(_timed(lambda: session.run(None, feed))[0])
+    return runs_ms
 
 
 def _traced(job: dict, feed: dict[str, np.ndarray]) -> str:

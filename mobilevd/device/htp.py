@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 from pydantic import BaseModel, ConfigDict
 
 from mobilevd.artifacts import write_json
@@ -90,6 +91,14 @@ def check(float_model: Path, model: Path, target: Target, context: Path, feeds: 
     near = min(sqnr_db(float_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
     same = min(sqnr_db(cpu_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
     return report.model_copy(update={"sqnr_db": near, "sqnr_to_cpu_db": same})
+
+
+def inputs_of(context: Path) -> dict[str, str]:
+    """Input of the NPU's graph → the input of ours that it is made from, which the border may quantize first."""
+    graph = onnx.load(context, load_external_data=False).graph
+    made = {output: node.input[0] for node in graph.node for output in node.output}
+    [compiled] = [node for node in graph.node if node.op_type == "EPContext"]
+    return {name: made.get(name, name) for name in compiled.input}
 
 
 def require(report: NpuReport, min_sqnr_db: float) -> None:

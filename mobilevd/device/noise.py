@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.session import open_session
+from mobilevd.svd import kinds
 
 
 def by_block(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict[str, float]:
@@ -26,8 +27,7 @@ def by_block(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict
 
 def block(layer: str) -> str:
     """``unet.down_blocks.0.resnets.0.conv1/Conv`` → ``down_blocks.0``; ``unet.conv_in/Conv`` → ``conv_in``."""
-    parts = layer.partition("/")[0].removeprefix("unet.").split(".")
-    return ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]
+    return kinds.block(layer.partition("/")[0].removeprefix("unet."))
 
 
 def _convolutions(path: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,15 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 from pydantic import BaseModel, ConfigDict
 
 from mobilevd.artifacts import file_sha256, write_json
+from mobilevd.device import rollup
 from mobilevd.device.session import cpus
 from mobilevd.device.targets import Target
 from mobilevd.errors import EffectError, MobileVDError
 
 TRACED_RUNS = 3
-KERNEL = "_kernel_time"
+SUSTAINED_ENDS = 10  # of a sustained run, the first and the last tenth are compared
 
 
 class Figure(BaseModel):
@@ -43,7 +45,11 @@ class Operator(BaseModel):
 
 
 class ProfileReport(BaseModel):
-    """What was measured, how, on what and with which tools; ``off_npu``: layers that a phone ran elsewhere."""
+    """What was measured, how, on what and with which tools.
+
+    ``kinds``, ``blocks``: ms of one run by kind of layer and by block of the network. ``off_npu``: layers that a phone
+    ran elsewhere.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     target: str
@@ -54,6 +60,8 @@ class ProfileReport(BaseModel):
     model_sha256: str
     figures: dict[str, Figure]
     operators: list[Operator]
+    kinds: dict[str, float] = {}
+    blocks: dict[str, float] = {}
     off_npu: list[str] = []
 
     def save(self, path: Path) -> None:
@@ -62,9 +70,17 @@ class ProfileReport(BaseModel):
 
 
 def profile(
-    model: Path, feed: dict[str, np.ndarray], target: Target, warmup: int, repeats: int, threads: int | None = None
+    model: Path,
+    feed: dict[str, np.ndarray],
+    target: Target,
+    warmup: int,
+    repeats: int,
+    threads: int | None = None,
+    sustain_s: float = 0.0,
 ) -> ProfileReport:
     """Run ``model`` on ``feed`` in a fresh process of this machine: cold start, warm-up, ``repeats`` timed runs, trace.
+
+    ``sustain_s``: afterwards it runs for so long without a pause; the last runs are then compared with the first.
 
     Errors: MobileVDError for a target that is not this machine, EffectError when the measured process fails.
     """
@@ -74,7 +90,8 @@ def profile(
         )
     threads = threads or cpus()
     with TemporaryDirectory(prefix="profile-") as aside:
-        seen, operators = _measure(Path(model), feed, warmup, repeats, threads, Path(aside))
+        seen, events = _measure(Path(model), feed, warmup, repeats, threads, Path(aside), sustain_s)
+    graph = onnx.load(model, load_external_data=False).graph
     return ProfileReport(
         target=target.name,
         kind=target.kind,
@@ -83,12 +100,16 @@ def profile(
             "process": "its own, nothing loaded but numpy and the runtime",
             "runs": f"1 first, {warmup} warm-up, {repeats} timed one by one, batch 1",
             "memory": "high-water mark of the whole process after the timed runs, 10^6 bytes",
-            "operators": f"mean of {TRACED_RUNS} traced runs in a second session",
+            "starts": "cold: the process's first session on the graph; warm: its second",
+            "sustained": f"{sustain_s:g} s without a pause: median of the last tenth over that of the first",
+            "operators": f"mean of {TRACED_RUNS} traced runs in another session",
         },
         tools={"onnxruntime": seen["onnxruntime"], "numpy": np.__version__, "python": platform.python_version()},
         model_sha256=file_sha256(model),
         figures=_figures(seen),
-        operators=operators,
+        operators=operators_of(events, TRACED_RUNS),
+        kinds=rollup.by_kind(events, graph, TRACED_RUNS),
+        blocks=rollup.by_block(events, graph, TRACED_RUNS),
     )
 
 
@@ -100,14 +121,22 @@ def named(report: ProfileReport, target: Target, prefix: str = "") -> dict[str, 
 
 
 def _measure(
-    model: Path, feed: dict[str, np.ndarray], warmup: int, repeats: int, threads: int, aside: Path
-) -> tuple[dict, list[Operator]]:
+    model: Path,
+    feed: dict[str, np.ndarray],
+    warmup: int,
+    repeats: int,
+    threads: int,
+    aside: Path,
+    sustain_s: float = 0.0,
+) -> tuple[dict, list[dict]]:
+    """What the measured process saw, and the events of the runtime's trace."""
     np.savez(aside / "feed.npz", **feed)
     job = {
         "model": str(model.resolve()),
         "feed": str(aside / "feed.npz"),
         "warmup": warmup,
         "repeats": repeats,
+        "sustain_s": sustain_s,
         "traced": TRACED_RUNS,
         "threads": threads,
         "answer": str(aside / "answer.json"),
@@ -121,18 +150,16 @@ def _measure(
             "The profiled process failed", got=f"exit {done.returncode}: {' '.join(said)}", where=str(model)
         )
     seen = json.loads((aside / "answer.json").read_text(encoding="utf-8"))
-    return seen, operators_of(json.loads(Path(seen["trace"]).read_text(encoding="utf-8")), TRACED_RUNS)
+    return seen, json.loads(Path(seen["trace"]).read_text(encoding="utf-8"))
 
 
 def operators_of(events: list[dict], runs: int) -> list[Operator]:
     """Roll a trace of ``runs`` runs up by operator type, the slowest first."""
-    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(KERNEL)]
     ms: Counter[str] = Counter()
     nodes: dict[str, set[str]] = {}
-    for event in kernels:
-        kind = event["args"]["op_name"]
-        ms[kind] += event["dur"] / 1e3 / runs
-        nodes.setdefault(kind, set()).add(event["name"])
+    for name, kind, time in rollup.kernels(events):
+        ms[kind] += time / runs
+        nodes.setdefault(kind, set()).add(name)
     whole = sum(ms.values())
     return [Operator(kind=k, nodes=len(nodes[k]), ms=t, share=t / whole) for k, t in ms.most_common()]
 
@@ -143,10 +170,21 @@ def _figures(seen: dict) -> dict[str, Figure]:
     values |= {
         "min_ms": float(runs.min()),
         "cold_start_ms": seen["cold_start_ms"],
+        "warm_start_ms": seen["warm_start_ms"],
         "first_run_ms": seen["first_run_ms"],
     }
+    values |= _sustained(np.array(seen["sustained_ms"]))
     values |= {"peak_memory_mb": seen["peak_memory_mb"], "memory_before_mb": seen["memory_before_mb"]}
     return {name: Figure(value=value, unit=name.rpartition("_")[2]) for name, value in values.items()}
+
+
+def _sustained(runs: np.ndarray) -> dict[str, float]:
+    """How much slower the last tenth of a long run is than its first: what heat does. Nothing when there was none."""
+    if not len(runs):
+        return {}
+    tenth = max(1, len(runs) // SUSTAINED_ENDS)
+    first, last = np.median(runs[:tenth]), np.median(runs[-tenth:])
+    return {"sustained_p50_ms": float(np.median(runs)), "sustained_ratio": float(last / first)}
 
 
 def _device(threads: int) -> dict[str, str]:

@@ -14,19 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from mobilevd.errors import SurgeryError
 from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
 from mobilevd.svd import reference
+from mobilevd.svd.kinds import KINDS, kind
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
 
-KINDS = (
-    "spatial convolution",
-    "spatial attention",
-    "temporal ResBlocks",
-    "temporal attention",
-    "feed-forward",
-    "cross-attention",
-    "resampling",
-    "embeddings",
-)
-(SPATIAL_CONV, SPATIAL_ATTENTION, TEMPORAL_RES, TEMPORAL_ATTENTION, FEED_FORWARD, CROSS, RESAMPLING, EMBEDDINGS) = KINDS
 SMALL, LARGE = (512, 256), (1024, 576)  # width x height in pixels
 PIXELS_PER_LATENT = 8
 Edit = Callable[[VideoUNet], object]
@@ -103,23 +93,6 @@ def count(unet: VideoUNet, latents: Sequence[int]) -> Cost:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(unet, shapes, given)
     return Cost(_by_kind(_own(counter)), _by_kind((name, p.numel()) for name, p in unet.named_parameters()))
-
-
-def kind(name: str) -> str:
-    """Which of ``KINDS`` the module or parameter ``name`` of a VideoUNet belongs to."""
-    parts = set(name.split("."))
-    if "resnets" in parts:
-        return TEMPORAL_RES if parts & {"temporal_res_block", "time_mixer"} else SPATIAL_CONV
-    if parts & {"downsamplers", "upsamplers"}:
-        return RESAMPLING
-    if "attentions" not in parts:
-        return SPATIAL_CONV if parts & {"conv_in", "conv_norm_out", "conv_out"} else EMBEDDINGS
-    if parts & {"attn2", "norm2"}:
-        return CROSS
-    if parts & {"ff", "ff_in", "norm_in", "norm3"}:
-        return FEED_FORWARD
-    temporal = parts & {"temporal_transformer_blocks", "time_pos_embed", "time_mixer"}
-    return TEMPORAL_ATTENTION if temporal else SPATIAL_ATTENTION
 
 
 @cache

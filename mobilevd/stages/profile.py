@@ -8,11 +8,15 @@ was not measured has no figures at all, so that a gate that asks for them fails 
 import re
 import resource
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mobilevd.artifacts import StageRecord, seal, verify
 from mobilevd.device import charts, htp, preflight, targets
-from mobilevd.device.inputs import load
+from mobilevd.device.export import export
+from mobilevd.device.inputs import GraphSpec, load
+from mobilevd.device.one_clip import OneClip
 from mobilevd.device.profile import ProfileReport, named, profile
 from mobilevd.device.targets import Target
 from mobilevd.params import Recipe
@@ -22,6 +26,8 @@ from mobilevd.stages.shared_run import CHECKPOINTS
 
 STAGE, PHONE = "profile", "phone"
 GRAPHS = {"": QUANTIZED, "float_": FLOAT}  # prefix of the figures → graph
+BASE, BASE_WARMUP, BASE_REPEATS = "base_", 1, 5
+NAMES = {"": "quantized", "float_": "float", BASE: "base"}
 SHOWN = 12
 
 
@@ -115,19 +121,39 @@ def _measured(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
     verify(onnx.path, onnx.sha256)
     job = Job("quantize", recipe, inputs, workdir)
     [feed] = feeds(job, load(onnx.path), job.clips()[1], 1)
+    runs = (feed, target, settings.warmup, settings.repeats)
     reports = {
-        prefix: profile(onnx.path / graph, feed, target, settings.warmup, settings.repeats)
+        prefix: profile(onnx.path / graph, *runs, sustain_s=0.0 if prefix else settings.sustain_s)
         for prefix, graph in GRAPHS.items()
     }
+    figures = {k: v for prefix, report in reports.items() for k, v in named(report, target, prefix).items()}
+    if settings.base:
+        reports[BASE] = _base(job, load(onnx.path), feed, target)
+        figures |= named(reports[BASE], target, BASE)
     for prefix, report in reports.items():
-        report.save(workdir / "reports" / f"{GRAPHS[prefix].removesuffix('.onnx')}.json")
+        report.save(workdir / "reports" / f"{NAMES[prefix]}.json")
     return {
         "artifacts": {"reports": seal(workdir / "reports")},
-        "figures": {k: v for prefix, report in reports.items() for k, v in named(report, target, prefix).items()},
+        "figures": figures,
         "facts": _facts(target, reports[""]),
-        "pictures": {"time by operator": _picture(target, reports, workdir)},
-        "tables": {"operators": [operator.model_dump() for operator in reports[""].operators]},
+        "pictures": {
+            "time by operator": _picture(target, reports, workdir),
+            "time by block": _blocks(target, reports, workdir),
+        },
+        "tables": {
+            "operators": [operator.model_dump() for operator in reports[""].operators],
+            "blocks": _rows(reports),
+        },
     }
+
+
+def _base(job: Job, spec: GraphSpec, feed: dict, target: Target) -> ProfileReport:
+    """The network before distillation, in the same form: one of its many evaluations."""
+    network, _ = job.network("finetune")
+    with TemporaryDirectory(dir=job.workdir, prefix="base-") as aside:
+        path = Path(aside) / "base.onnx"
+        export(OneClip(network), spec, path, job.recipe.quantize.opset)
+        return profile(path, feed, target, BASE_WARMUP, BASE_REPEATS)
 
 
 def _facts(target: Target, report: ProfileReport) -> dict[str, str]:
@@ -139,14 +165,39 @@ def _facts(target: Target, report: ProfileReport) -> dict[str, str]:
     }
 
 
+def _rows(reports: dict[str, ProfileReport]) -> list[dict]:
+    """ms of one run of each network in each block, and in each kind of layer."""
+    parts = [("block", "blocks"), ("kind of layer", "kinds")]
+    names = [(what, key, part) for what, key in parts for part in _union(getattr(r, key) for r in reports.values())]
+    return [
+        {"by": what, "part": part} | {f"{NAMES[p]}, ms": getattr(r, key).get(part) for p, r in reports.items()}
+        for what, key, part in names
+    ]
+
+
+def _union(groups: Iterable[dict[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def _blocks(target: Target, reports: dict[str, ProfileReport], workdir: Path) -> str:
+    """The base, or else the quantized network, beside the float one."""
+    shown = {NAMES[p]: reports[p] for p in (BASE if BASE in reports else "", "float_")}
+    panels = [
+        charts.Panel("by block of the network", "ms in one run", {name: r.blocks for name, r in shown.items()}),
+        charts.Panel("by kind of layer", "ms in one run", {name: r.kinds for name, r in shown.items()}),
+    ]
+    title = f"{target.name}: {' against '.join(shown)}, one evaluation"
+    return charts.bars(panels, workdir / "pictures" / "blocks.png", title).relative_to(workdir).as_posix()
+
+
 def _picture(target: Target, reports: dict[str, ProfileReport], workdir: Path) -> str:
-    times = {GRAPHS[p].removesuffix(".onnx"): {x.kind: x.ms for x in r.operators} for p, r in reports.items()}
+    times = {NAMES[p]: {x.kind: x.ms for x in r.operators} for p, r in reports.items() if p != BASE}
     slowest: dict[str, float] = {}
     for kind, ms in (item for time_of in times.values() for item in time_of.items()):
         slowest[kind] = max(ms, slowest.get(kind, 0.0))
     shown = sorted(slowest, key=slowest.__getitem__, reverse=True)[:SHOWN]
     groups = {name: {kind: time_of[kind] for kind in shown if kind in time_of} for name, time_of in times.items()}
-    medians = {GRAPHS[p].removesuffix(".onnx"): r.figures.get("p50_ms") for p, r in reports.items()}
+    medians = {NAMES[p]: r.figures.get("p50_ms") for p, r in reports.items()}
     p50 = ", ".join(f"{name} {figure.value:.0f} ms" for name, figure in medians.items() if figure)
     panel = charts.Panel("time by operator type", "ms in one run", groups)
     drawn = charts.bars([panel], workdir / "pictures" / "operators.png", f"{target.name}: {p50} (median)")

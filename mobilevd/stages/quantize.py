@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mobilevd.artifacts import StageRecord, seal
-from mobilevd.device import calibrate, charts, noise
+from mobilevd.device import aimet, calibrate, charts, noise
 from mobilevd.device.export import export, file_bytes, parity_db
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.inputs import GraphSpec, one_step
@@ -59,8 +59,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     export(OneClip(network), spec, folder / FLOAT, settings.opset)
     spec.save(folder)
     parity = parity_db(unbatched(step), folder / FLOAT, spec, checked)
-    found = calibrate.ranges(folder / FLOAT, track(calibration, len(calibration), "calibrating"))
-    result = _quantized(recipe, folder, found, checked)
+    result = _quantized(recipe, folder, calibration, checked)
     sizes = _sizes(folder)
     return StageRecord(
         stage=STAGE,
@@ -99,10 +98,19 @@ def _spec(path: Path) -> GraphSpec:
     return one_step(*clips.shape, token_dim=clips.batch([0]).tokens.shape[-1])
 
 
-def _quantized(recipe: Recipe, folder: Path, found: calibrate.Ranges, checked: Feeds) -> Result:
+def _write(recipe: Recipe, folder: Path, calibration: Feeds) -> list[Kind]:
+    settings, source, target = recipe.quantize, folder / FLOAT, folder / QUANTIZED
+    if settings.quantizer == "aimet":
+        how = (settings.activations, settings.rounding, settings.iterations)
+        return aimet.quantize(source, target, calibration, *how)
+    seen = track(calibration, len(calibration), "calibrating")
+    return quantize(source, target, calibrate.ranges(source, seen), settings.activations)
+
+
+def _quantized(recipe: Recipe, folder: Path, calibration: Feeds, checked: Feeds) -> Result:
     """Errors: EffectError under the recipe's SQNR, naming the noisiest blocks."""
     lowest = recipe.quantize.min_sqnr_db
-    kinds = quantize(folder / FLOAT, folder / QUANTIZED, found, recipe.quantize.activations)
+    kinds = _write(recipe, folder, calibration)
     blocks = noise.by_block(folder / FLOAT, folder / QUANTIZED, checked[0])
     float_net, int_net = open_session(folder / FLOAT), open_session(folder / QUANTIZED)
     worst = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
@@ -133,6 +141,7 @@ def _facts(recipe: Recipe, calibrated: int, checked: int) -> dict[str, str]:
     settings = recipe.quantize
     return {
         "precision": f"{settings.weights} weights, {settings.activations} activations, QDQ, opset {settings.opset}",
+        "quantizer": f"{settings.quantizer}, weights rounded by {settings.rounding}",
         "calibration": f"smallest and largest values on {calibrated} training clips at σ_max",
         "sqnr": f"the lowest of {checked} validation clips, quantized against float, ONNX Runtime on the host's CPU",
     }

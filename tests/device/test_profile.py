@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import one_step
@@ -74,6 +75,28 @@ def test_a_trace_is_rolled_up_by_operator_type_per_run():
     conv, add = operators_of(events, runs=2)
     assert (conv.kind, conv.nodes, conv.ms, conv.share) == ("Conv", 1, 4.0, 0.8)
     assert (add.kind, add.nodes, add.ms) == ("Add", 1, 1.0)
+
+
+def test_a_run_without_a_pause_says_how_much_slower_it_gets(graphs, report):
+    sustained = profile(graphs.float_path, one_step.feeds(1)[0], HOST_CPU, 0, 1, threads=1, sustain_s=0.3)
+    assert sustained.figures["sustained_p50_ms"].value > 0
+    assert sustained.figures["sustained_ratio"].value > 0.1
+    assert "0.3 s" in sustained.protocol["sustained"]
+    assert not [name for name in report.figures if name.startswith("sustained")]
+    assert profiling._sustained(np.array([1.0] * 10 + [2.0] * 90))["sustained_ratio"] == 2.0
+
+
+def test_every_millisecond_of_the_trace_has_a_block_and_a_kind(report):
+    whole = sum(operator.ms for operator in report.operators)
+    assert sum(report.blocks.values()) == pytest.approx(whole)
+    assert sum(report.kinds.values()) == pytest.approx(whole)
+    assert report.blocks.keys() >= {"conv_in", "mid_block"}
+    assert report.figures["warm_start_ms"].value > 0
+
+
+def test_the_schema_in_the_documents_is_the_reports():
+    path = Path(__file__).resolve().parents[2] / "docs" / "profile.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == ProfileReport.model_json_schema()
 
 
 def test_the_measured_process_loads_no_torch(graphs, tmp_path):

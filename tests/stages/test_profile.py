@@ -68,6 +68,24 @@ def test_the_card_gets_a_chart_and_the_operators(host):
     assert {row["kind"] for row in record.tables["operators"]} & {"Conv", "FusedConv"}
 
 
+def test_the_base_may_be_timed_beside_it_block_by_block(given, tmp_path):
+    recipe = one_step.recipe()
+    recipe = recipe.model_copy(update={"profile": recipe.profile.model_copy(update={"base": True})})
+    inputs = given | {"finetune": given["funnel"].model_copy(update={"stage": "finetune"})}
+    record = profile.run(recipe, inputs, tmp_path, device="host-cpu")
+    assert record.figures["profile.host-cpu.base_p50_ms"] > 0
+    assert (tmp_path / record.pictures["time by block"]).stat().st_size > 5_000
+    [middle] = [row for row in record.tables["blocks"] if row["part"] == "mid_block"]
+    assert middle["base, ms"] > 0
+    assert middle["float, ms"] is None  # the graphs of these tests are one convolution
+    assert sorted(p.name for p in record.artifacts["reports"].path.glob("*.json")) == [
+        "base.json",
+        "float.json",
+        "manifest.json",
+        "quantized.json",
+    ]
+
+
 def test_a_phone_is_measured_where_there_is_a_token_which_stays_there(given, tmp_path, monkeypatch):
     service = aihub.AiHub()
     service.polls = 0

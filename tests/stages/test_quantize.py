@@ -1,4 +1,5 @@
 import copy
+import shutil
 
 import numpy as np
 import one_step
@@ -87,11 +88,24 @@ def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(record, given, work
     folder = copy.copy(record.artifacts["onnx"].path)
     job = Job("quantize", recipe, given, work)
     checked = quantize.feeds(job, one_step.SPEC, job.clips()[1], 1)
-    found = quantize.calibrate.ranges(folder / "float.onnx", checked)
     with pytest.raises(EffectError, match="too far from the float one") as error:
-        quantize._quantized(recipe, folder, found, checked)
+        quantize._quantized(recipe, folder, checked, checked)
     assert "noisiest blocks" in str(error.value)
     assert "150 dB or more" in str(error.value)
+
+
+def test_qualcomms_quantizer_is_a_choice_of_the_recipe(record, given, tmp_path):
+    pytest.importorskip("aimet_onnx", reason="Qualcomm's quantizer is built for Linux x86-64 alone")
+    recipe, folder = (
+        one_step.recipe(quantizer="aimet"),
+        shutil.copytree(record.artifacts["onnx"].path, tmp_path / "onnx"),
+    )
+    job = Job("quantize", recipe, given, tmp_path)
+    checked = quantize.feeds(job, one_step.SPEC, job.clips()[1], 1)
+    result = quantize._quantized(recipe, folder, checked, checked)
+    assert 20 < result.sqnr_db < 80
+    assert result.blocks.keys() >= {"conv_in", "mid_block"}
+    assert quantize._facts(recipe, 1, 1)["quantizer"] == "aimet, weights rounded by nearest"
 
 
 def test_latents_that_changed_since_they_were_sealed_are_refused(given, tmp_path):

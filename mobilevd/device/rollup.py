@@ -1,0 +1,67 @@
+"""Every traced millisecond to the layer that spent it: by block of the network, and by kind of layer.
+
+**Source** the runtime's own trace; the exporter names each node after its module. **Keeps** the parts add up to the
+whole trace; what no layer asked for is said to be outside of them (``tests/device/test_rollup.py``).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import onnx
+
+from mobilevd.device.quantize import QDQ
+from mobilevd.svd import kinds
+
+KERNEL = "_kernel_time"
+OUTSIDE = "outside of layers"  # the runtime's conversions of layout, the graph's own first and last operators
+BLOCKED = "_nchwc"  # how the runtime names a convolution that it moved to its blocked layout, after the output
+
+
+def kernels(events: Iterable[dict]) -> list[tuple[str, str, float]]:
+    """Name, operator type and ms of every kernel in a trace of ONNX Runtime."""
+    found = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(KERNEL)]
+    return [(e["name"].removesuffix(KERNEL), e["args"]["op_name"], e["dur"] / 1e3) for e in found]
+
+
+def by_kind(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[str, float]:
+    """Kind of layer → ms in one of ``runs`` traced runs, the slowest first."""
+    return _rolled(events, graph, runs, kinds.kind)
+
+
+def by_block(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[str, float]:
+    """Block of the network → ms in one of ``runs`` traced runs, in the network's order."""
+    found = _rolled(events, graph, runs, kinds.block)
+    order = list(dict.fromkeys(kinds.block(layer) for node in graph.node if (layer := _layer(node.name))))
+    return {name: found[name] for name in (*order, OUTSIDE) if name in found}
+
+
+def _rolled(events: Iterable[dict], graph: onnx.GraphProto, runs: int, part: Callable[[str], str]) -> dict[str, float]:
+    layers, ms = _Layers(graph), Counter()
+    for name, _, time in kernels(events):
+        layer = layers.of(name)
+        ms[part(layer) if layer else OUTSIDE] += time / runs
+    return dict(ms.most_common())
+
+
+class _Layers:
+    """The layer that a kernel works for: by its node's name, a fusion's, or the tensor that it makes."""
+
+    def __init__(self, graph: onnx.GraphProto):
+        self._graph = graph
+        self._made = {output: node for node in graph.node for output in node.output}
+        self._read = {name: node for node in reversed(graph.node) for name in node.input}
+        self._nodes = {node.name: node for node in graph.node}
+
+    def of(self, kernel: str) -> str:
+        """The module's name; empty where there is none."""
+        node = self._made.get(kernel.removesuffix(BLOCKED))
+        while node is None and kernel:  # a fusion's or a copy's name goes on after that of its node
+            node, kernel = self._nodes.get(kernel), kernel.rpartition("/")[0]
+        while node is not None and node.op_type in QDQ:
+            node = self._read.get(node.output[0]) if node.op_type == QDQ[1] else self._made.get(node.input[0])
+        return _layer(node.name) if node is not None else ""
+
+
+def _layer(name: str) -> str:
+    scope = name.partition("/")[0]
+    return scope.removeprefix("unet.") if scope != "unet" else ""

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import one_step
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from mobilevd.device import rollup
+from mobilevd.device.session import open_session
+from mobilevd.svd.kinds import KINDS
+
+
+def event(name, kind, ms):
+    return {"cat": "Node", "name": f"{name}_kernel_time", "dur": ms * 1000, "args": {"op_name": kind}}
+
+
+@pytest.fixture
+def graph():
+    """A spatial convolution between quantizers, then a temporal one, then an addition of the graph's own."""
+    q = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["x_q"], name="x_Q")]
+    q += [helper.make_node("DequantizeLinear", ["x_q", "s", "z"], ["x_d"], name="x_DQ")]
+    conv = "unet.down_blocks.0.resnets.0.{}_res_block.conv1/Conv"
+    nodes = [*q, helper.make_node("Conv", ["x_d", "w"], ["y"], name=conv.format("spatial"))]
+    nodes += [helper.make_node("QuantizeLinear", ["y", "s", "z"], ["y_q"], name="y_Q")]
+    nodes += [helper.make_node("Conv", ["y", "w"], ["t"], name=conv.format("temporal"))]
+    nodes += [helper.make_node("Add", ["t", "x"], ["out"], name="/Add")]
+    value = helper.make_tensor_value_info
+    return helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, [1])], [value("out", TensorProto.FLOAT, [1])])
+
+
+def test_a_quantizers_time_is_its_layers_and_a_conversions_nobodys(graph):
+    spatial, temporal = (
+        f"unet.down_blocks.0.resnets.0.{half}_res_block.conv1/Conv" for half in ("spatial", "temporal")
+    )
+    events = [event("x_DQ/duplicated_token_3", "DequantizeLinear", 1), event(spatial, "Conv", 2)]
+    events += [event("y_Q", "QuantizeLinear", 4), event("t_nchwc", "Conv", 8), event(f"{temporal}/Fusion/", "Conv", 16)]
+    events += [event("ReorderInput_token_9", "ReorderInput", 32), event("/Add", "Add", 64)]
+    kinds = rollup.by_kind(events, graph, runs=2)
+    assert kinds == {"outside of layers": 48.0, "temporal ResBlocks": 12.0, "spatial convolution": 3.5}
+    assert rollup.by_block(events, graph, runs=2) == {"down_blocks.0": 15.5, "outside of layers": 48.0}
+
+
+@pytest.mark.parametrize("which", ["float_path", "quantized_path"])
+def test_the_networks_time_has_a_layer_and_adds_up(graphs, which, tmp_path):
+    path = getattr(graphs, which)
+    session = open_session(path, threads=1, trace_to=tmp_path / "trace")
+    session.run(None, one_step.feeds(1)[0])
+    events, graph = json.loads(Path(session.end_profiling()).read_text()), onnx.load(path).graph
+    kinds, blocks = rollup.by_kind(events, graph, 1), rollup.by_block(events, graph, 1)
+    whole = sum(ms for _, _, ms in rollup.kernels(events))
+    assert sum(kinds.values()) == pytest.approx(whole) == pytest.approx(sum(blocks.values()))
+    assert kinds.keys() == {*KINDS, "outside of layers"}
+    assert kinds["outside of layers"] < 0.5 * whole  # conversions of layout: most where layers are tiny
+    assert {"conv_in", "down_blocks.0", "mid_block", "up_blocks.1", "conv_out"} <= blocks.keys()
