@@ -98,6 +98,20 @@ def estimate(
     typer.echo(f"estimates for {rows[0]['device']}: nothing was measured (docs/device.md)", err=True)
 
 
+@app.command("phone-bundle")
+def phone_bundle(
+    model: Annotated[str, typer.Argument(help="A model: a bundle's folder, s3://…, models:/…")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    npu: Annotated[bool, typer.Option("--npu", help="Compile for the Snapdragon 8 Gen 3, and check it.")] = False,
+    tiny_decoder: Annotated[Path | None, typer.Option(help="TAESD's weights, for its decoder (SVD only).")] = None,
+    as_json: Json = False,
+) -> None:
+    """What goes to a phone: quantized graphs, an example without torch, the NPU's binary, digests and sizes."""
+    from mobilevd.stages import phone_bundle as stage
+
+    _print(stage.write(model, out, npu, tiny_decoder), as_json)
+
+
 @app.command()
 def retention(
     runs: Annotated[str | None, typer.Option(help="A folder or s3://… (default: $MOBILEVD_RUNS, or runs/).")] = None,

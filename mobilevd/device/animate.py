@@ -67,17 +67,28 @@ class OnnxPipeline:
     ) -> Clip:
         """Animate ``photo`` as ``MobileVDPipeline`` does: any size, and the same seed makes the same motion."""
         fps = self.settings["clip"]["fps"] if fps is None else fps
+        [latents] = self._step.run(None, self.feed(photo, seed, fps, motion_bucket))
+        video = _run(self._show, latents)
+        frames = video.reshape(-1, *video.shape[-3:]).transpose(0, 2, 3, 1)
+        return Clip(np.rint(frames * 255).astype(np.uint8), fps)
+
+    def feed(
+        self,
+        photo: UInt8[np.ndarray, "Hi Wi 3"],
+        seed: int = 0,
+        fps: float | None = None,
+        motion_bucket: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """What the one-step network is given for ``photo``."""
+        fps = self.settings["clip"]["fps"] if fps is None else fps
         bucket = self.settings["motion_bucket"] if motion_bucket is None else motion_bucket
         image = self._fitted(photo)
         ids = np.array([[fps - 1, bucket, self.settings["augmentation_sigma"]]], np.float32)
         noise = unit_noise(seed, self.spec.inputs[0].shape)
         values = (noise, _run(self._encode, image), _run(self._look, image), ids)
-        feed = dict(zip(self.spec.names, values, strict=True))
-        self.spec.check(feed)
-        [latents] = self._step.run(None, feed)
-        video = _run(self._show, latents)
-        frames = video.reshape(-1, *video.shape[-3:]).transpose(0, 2, 3, 1)
-        return Clip(np.rint(frames * 255).astype(np.uint8), fps)
+        told = dict(zip(self.spec.names, values, strict=True))
+        self.spec.check(told)
+        return told
 
     def _fitted(self, photo: UInt8[np.ndarray, "Hi Wi 3"]) -> Float32[np.ndarray, "1 3 H W"]:
         """Scaled to cover the clip's size and cropped at the centre, as in training → [0, 1]."""

@@ -7,13 +7,12 @@ anew when 16 does not divide the count. **Keeps** torch's noise to 1e-5 (``tests
 import math
 
 import numpy as np
-from jaxtyping import Float32
 
 BLOCK = 16
 
 
-def unit_noise(seed: int, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
-    """Noise of ``shape``, of 16 values or more: a function of the seed's lower 32 bits."""
+def unit_noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise of ``shape`` in float32, of 16 values or more: a function of the seed's lower 32 bits."""
     count = math.prod(shape)
     assert count >= BLOCK, "torch draws fewer than 16 values in another way"
     draws = np.random.RandomState(seed & 0xFFFFFFFF)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mobilevd.svd import weights
 
-DOWNSCALE = 8
+DOWNSCALE, SCALING_FACTOR = 8, 0.18215  # of Stable Diffusion's latents
 
 
 class TinyDecoder(nn.Module):

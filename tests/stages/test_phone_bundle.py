@@ -1,0 +1,107 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_taesd
+import whole_bundle
+from movies import texture
+from PIL import Image, ImageSequence
+from typer.testing import CliRunner
+
+from mobilevd import cli
+from mobilevd.artifacts import verify
+from mobilevd.device.animate import OnnxPipeline
+from mobilevd.errors import MobileVDError
+from mobilevd.stages import phone_bundle
+
+ALONE = """
+import runpy, sys
+for name in ("torch", "mobilevd", "jaxtyping", "onnx", "diffusers"):
+    sys.modules[name] = None
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return whole_bundle.path(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def made(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phone") / "bundle"
+    words = ["phone-bundle", str(bundle), str(folder), "--json"]
+    done = CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    return folder, json.loads(done.stdout)
+
+
+def film(folder, photo, out):
+    words = [sys.executable, "-c", ALONE, folder, folder / "animate.py", photo, out, "3"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True, env=environment)
+
+
+def test_the_example_makes_the_pipelines_film_without_this_package(made, bundle, tmp_path):
+    folder, _ = made
+    picture = texture(3, 90, 70)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    done = film(folder, tmp_path / "photo.png", tmp_path / "film.webp")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "film.webp") as shown:
+        frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(shown)])
+    expected = OnnxPipeline.from_pretrained(bundle)(picture, seed=3).frames
+    assert frames.shape == expected.shape
+    assert np.abs(frames.astype(int) - expected).max() <= 2
+    assert (frames == expected).mean() > 0.95
+
+
+def test_every_file_is_listed_with_its_digest_and_its_size_is_told(made):
+    folder, rows = made
+    verify(folder)
+    assert {row["file"] for row in rows} >= {"animate.py", "onnx/quantized.onnx", "ends/decoder.onnx", "pipeline.json"}
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    size = (folder / "onnx" / "quantized.onnx").stat().st_size / 1e6
+    assert f"| onnx/quantized.onnx | {size:.2f} |" in told
+
+
+def test_the_example_refuses_a_file_that_changed(bundle, tmp_path):
+    phone_bundle.write(str(bundle), tmp_path / "bundle")
+    (tmp_path / "bundle" / "pipeline.json").write_text("{}")
+    done = film(tmp_path / "bundle", "photo.png", "film.webp")
+    assert done.returncode == 1
+    assert "pipeline.json is not the file that was bundled" in done.stderr
+
+
+def test_a_folder_that_is_there_is_left_alone(made, bundle):
+    with pytest.raises(MobileVDError, match="there already"):
+        phone_bundle.write(str(bundle), made[0])
+
+
+def test_taesd_decodes_instead_and_foreign_latents_are_refused(bundle, tmp_path, monkeypatch):
+    phone_bundle.write(str(bundle), tmp_path / "tiny", tiny_decoder=tiny_taesd.written(tmp_path))
+    frames = OnnxPipeline.from_pretrained(tmp_path / "tiny")(texture(3, 64, 64)).frames
+    assert frames.shape == (3, 64, 64, 3)
+    assert (tmp_path / "tiny" / "ends" / "decoder.onnx").stat().st_size > 4.8e6  # 1.2 M parameters
+    monkeypatch.setattr("mobilevd.svd.taesd.SCALING_FACTOR", 0.5)
+    with pytest.raises(MobileVDError, match="does not decode"):
+        phone_bundle.write(str(bundle), tmp_path / "foreign", tiny_decoder=tiny_taesd.written(tmp_path))
+
+
+def test_the_npus_binary_comes_with_inputs_and_a_script_for_a_phone(bundle, tmp_path):
+    pytest.importorskip("onnxruntime_qnn", reason="Qualcomm's compiler is built for Linux x86-64 alone")
+    phone_bundle.write(str(bundle), tmp_path / "bundle", npu=True)
+    npu = tmp_path / "bundle" / "npu"
+    verify(tmp_path / "bundle")
+    inputs = dict(word.split(":=") for word in (npu / "input_list.txt").read_text().split())
+    assert set(inputs.values()) == {f"sample/{name}.raw" for name in ("noise", "image_latents", "token", "ids")}
+    assert np.fromfile(npu / "sample" / "noise.raw", "<f4").size == 3 * 4 * 8 * 8
+    [binary] = npu.glob("*.bin")
+    assert f"--retrieve_context {binary.name}" in (npu / "run_adb.sh").read_text()
+    checker = Path(sys.executable).with_name("shellcheck")
+    assert subprocess.run([checker, npu / "run_adb.sh"], capture_output=True, text=True).stdout == ""
