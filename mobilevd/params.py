@@ -25,6 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 FROM = "from"
 OPERATIONS = ("retrain", "machines")  # sections that say when and where to run, not what
+TELLING = {"training": {"resume"}, "registry": {"live"}}  # and keys
 THRESHOLDS = ("max", "min")
 COMPARISONS = ("max_ratio", "max_worse", "max_worse_percent", "min_better", "min_better_percent")
 
@@ -138,6 +139,7 @@ class Adversarial(Section):
     huber_c: Positive = 0.03
     r1_gamma: Annotated[float, Field(ge=0.0)] = 1.0e-4
     r1_every: Count = 1
+    r1_form: Literal["derivative", "difference"] = "derivative"
     validate_every: Count = 50
 
 
@@ -366,10 +368,11 @@ class Gate(Section):
 
 
 class Registry(Section):
-    """Where accepted models are offered."""
+    """Where accepted models are offered; ``live``: curves are sent while a stage trains, not only at the end."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "mobilevd"
     experiment: str = "mobilevd"
+    live: bool = False
 
 
 class Recipe(Section):
@@ -396,7 +399,7 @@ class Recipe(Section):
     @property
     def digest(self) -> str:
         """sha256 over the canonical JSON of every value that changes what a run makes, defaults included."""
-        values = self.model_dump(mode="json", exclude=dict.fromkeys(OPERATIONS, True) | {"training": {"resume"}})
+        values = self.model_dump(mode="json", exclude=dict.fromkeys(OPERATIONS, True) | TELLING)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "3600",
 }
+PARENT, LIVE_RUN = "mlflow.parentRunId", "mlflow_run"  # LIVE_RUN: the fact of a record whose curves are there already
 LATER = "no version was created; `mobilevd register --resume` completes it"
 LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
 
@@ -58,14 +59,14 @@ def log_run(
     """
     client = connect()
     with told("MLflow did not take the run", kept=f"every stage's own folder; {LATER}"):
-        experiment = _experiment(client, recipe.registry.experiment)
+        into = experiment(client, recipe.registry.experiment)
         own = {"verdict": verdict, "recipe": recipe.name, "recipe_digest": recipe.digest} | (tags or {})
         started_at = min((r.started_at for r in records.values()), default=time.time())
-        with _run(client, experiment, f"{recipe.name} {recipe.digest[:8]}", started_at, None, own) as run_id:
+        with _run(client, into, f"{recipe.name} {recipe.digest[:8]}", started_at, None, own) as run_id:
             _log_params(client, run_id, recipe)
             _log_dataset(client, run_id, recipe, records)
             for name, record in records.items():
-                _log_stage(client, experiment, run_id, name, record)
+                _log_stage(client, into, run_id, name, record)
             _log_metrics(client, run_id, _all_figures(records), time.time())
             for page in pages:
                 _log_page(client, run_id, Path(page))
@@ -194,7 +195,8 @@ def passed_report(report: Path, recipe_digest: str) -> dict[str, Any]:
     return said
 
 
-def _experiment(client: "MlflowClient", name: str) -> str:
+def experiment(client: "MlflowClient", name: str) -> str:
+    """The id of the experiment called so, made if it is not there. Errors: MobileVDError when it was deleted."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -212,12 +214,21 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 
 @contextmanager
 def _run(
-    client: "MlflowClient", experiment: str, name: str, start_s: float, end_s: float | None, tags: dict[str, str]
+    client: "MlflowClient",
+    into: str,
+    name: str,
+    start_s: float,
+    end_s: float | None,
+    tags: dict[str, str],
+    begun: str | None = None,
 ) -> Iterator[str]:
-    """A run from ``start_s`` to ``end_s`` (None: until now) that ends as FAILED when its body does."""
+    """A run from ``start_s`` to ``end_s`` (None: until now), or the one that was ``begun``; FAILED when the body is."""
+    from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
 
-    run_id = client.create_run(experiment, _ms(start_s), tags=_clean(tags), run_name=name).info.run_id
+    run_id = begun or client.create_run(into, _ms(start_s), tags=_clean(tags), run_name=name).info.run_id
+    if begun:
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _clean(tags).items()])
     whole = False
     try:
         yield run_id
@@ -230,21 +241,29 @@ def _run(
 
 
 def _nested_in(run_id: str) -> str:
-    return f"tags.mlflow.parentRunId='{run_id}'"
+    return f"tags.{PARENT}='{run_id}'"
 
 
-def _log_stage(client: "MlflowClient", experiment: str, parent: str, name: str, record: StageRecord) -> None:
+def _log_stage(client: "MlflowClient", into: str, parent: str, name: str, record: StageRecord) -> None:
     end_s = record.started_at + record.seconds
-    tags = {"mlflow.parentRunId": parent, "stage": record.stage, "data_md5": record.data_md5} | record.facts
+    tags = {PARENT: parent, "stage": record.stage, "data_md5": record.data_md5} | record.facts
     tags |= {f"artifact.{key}": artifact.sha256 for key, artifact in record.artifacts.items()}
     tags |= {f"parent.{key}": digest for key, digest in record.parents.items()}
-    with _run(client, experiment, name, record.started_at, end_s, tags) as run_id:
+    begun = _begun(client, into, record)
+    with _run(client, into, name, record.started_at, end_s, tags, begun) as run_id:
         own = {"seconds": record.seconds, "peak_memory_mb": record.peak_memory_mb}
         _log_metrics(client, run_id, own | record.figures, end_s)
-        _log_curves(client, run_id, record, end_s)
+        _log_curves(client, run_id, record, end_s, begun is not None)
         client.log_text(run_id, sanitised(record.model_dump_json(indent=2)), "record.json")
         for picture in pictures(record).values():
             client.log_artifact(run_id, str(picture), "pictures")
+
+
+def _begun(client: "MlflowClient", into: str, record: StageRecord) -> str | None:
+    """The run to which the stage's training sent its curves, if it is still there and no other run's stage."""
+    asked = f"attributes.run_id = '{record.facts.get(LIVE_RUN, '')}'"
+    found = client.search_runs([into], asked) if LIVE_RUN in record.facts else []
+    return next((run.info.run_id for run in found if PARENT not in run.data.tags), None)
 
 
 def _log_dataset(client: "MlflowClient", run_id: str, recipe: Recipe, records: dict[str, StageRecord]) -> None:
@@ -269,18 +288,33 @@ def _log_params(client: "MlflowClient", run_id: str, recipe: Recipe) -> None:
 
 
 def _log_metrics(client: "MlflowClient", run_id: str, figures: dict[str, float], at_s: float, step: int = 0) -> None:
-    _log_points(client, run_id, [(name, value, step) for name, value in figures.items()], at_s)
+    log_points(client, run_id, [(name, value, step) for name, value in figures.items()], at_s)
 
 
-def _log_curves(client: "MlflowClient", run_id: str, record: StageRecord, at_s: float) -> None:
+def _log_curves(client: "MlflowClient", run_id: str, record: StageRecord, at_s: float, begun: bool) -> None:
+    """Every point that is not there yet."""
     points = [(name, value, step) for name, curve in record.curves.items() for step, value in curve]
-    _log_points(client, run_id, points, at_s)
+    log_points(client, run_id, points, at_s, logged(client, run_id) if begun else set())
 
 
-def _log_points(client: "MlflowClient", run_id: str, points: list[tuple[str, float, int]], at_s: float) -> None:
+def logged(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
+    """Name and step of every point that a run holds."""
+    names = client.get_run(run_id).data.metrics
+    return {(name, point.step) for name in names for point in client.get_metric_history(run_id, name)}
+
+
+def log_points(
+    client: "MlflowClient",
+    run_id: str,
+    points: list[tuple[str, float, int]],
+    at_s: float,
+    there: Set[tuple[str, int]] = frozenset(),
+) -> None:
+    """Points (name, value, step) but those that are ``there``, in as few requests as MLflow allows."""
     from mlflow.entities import Metric
 
-    metrics = [Metric(_key(name), float(value), _ms(at_s), step) for name, value, step in points]
+    missing = [point for point in points if (_key(point[0]), point[2]) not in there]
+    metrics = [Metric(_key(name), float(value), _ms(at_s), step) for name, value, step in missing]
     for start in range(0, len(metrics), METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
 

@@ -50,6 +50,7 @@ SAME_ROOM = {
     "alerts": "objects",
     "cli_registry": "cli",
     "pyfunc": "registry",
+    "live": "registry",
     "transfer": "objects",
     "cli_ucf101": "cli",
 }  # files that share a room without a folder

@@ -49,6 +49,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
         STAGE,
         recipe.training,
         job.checkpoints(),
+        job.live,
     )
     curves = job.follow(supervised.train(lesson))
     values = [value for _, value in curves["val_loss"]]

@@ -16,6 +16,7 @@ from torch import Tensor
 from mobilevd.artifacts import Artifact, StageRecord, seal, verify
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation.cost import Cost, count
+from mobilevd.live import Live
 from mobilevd.method import surgery
 from mobilevd.params import Adversarial, Recipe
 from mobilevd.stages import samples
@@ -40,7 +41,9 @@ class Job:
         self.workdir, self._started = Path(workdir).resolve(), time.time()
         self.seed = seeds.derive(recipe.seed, stage)
         self.parents: dict[str, str] = {}
-        self._run = Run()
+        self._run, self._sent = Run(), {}
+        place = "/".join(self.workdir.parts[-3:])  # flow, run, stage
+        self.live = Live(recipe, stage, place) if recipe.registry.live else None
 
     def clips(self) -> tuple[Path, Path]:
         """The prepared latents: training file, validation file."""
@@ -104,12 +107,14 @@ class Job:
             self.checkpoints(),
             mechanism,
             show,
+            self.live,
         )
         return self.follow(duel.train(fight))
 
     def follow(self, run: Run) -> Curves:
         """Note what the stage's training left, for the record; returns its curves."""
         self._run = run
+        self._sent = self.live.end(run.curves, run.rollbacks) if self.live else {}
         return run.curves
 
     def latents(self) -> tuple[int, ...]:
@@ -162,7 +167,7 @@ class Job:
             parents=self.parents,
             artifacts={NETWORK: network},
             figures=self._named(figures | _costs(*costs) | _pace(self._run)),
-            facts={"edits": ", ".join(entry["op"] for entry in log)} | _told(self._run),
+            facts={"edits": ", ".join(entry["op"] for entry in log)} | _told(self._run) | self._sent,
             curves=curves,
             pictures={
                 n: p.relative_to(self.workdir).as_posix()

@@ -21,6 +21,7 @@ from mobilevd.training.learner import Learner, NonFiniteError
 from mobilevd.training.preemption import PreemptedError, Preemption
 
 CURVES = "curves"
+Tell = Callable[[Curves, int], object]
 SPENT = ("steps", "validation", "checkpoints")
 
 
@@ -42,7 +43,8 @@ class Training:
 
     ``validate`` runs before the first step (at 0), every ``validate_every`` steps and at the end; checkpoints are
     written each ``checkpoint_every`` (by default, with every validation). ``score``: the curve that is lower for better
-    checkpoints; with ``leave_best`` the learners are left at the best one.
+    checkpoints; with ``leave_best`` the learners are left at the best one. ``tell``: given the curves and the number of
+    roll-backs after every step.
     """
 
     step: Callable[[int], dict[str, float]]
@@ -56,6 +58,7 @@ class Training:
     score: str | None = None
     leave_best: bool = False
     watch: Watch | None = None
+    tell: Tell | None = None
 
 
 def run(training: Training) -> Run:
@@ -86,6 +89,7 @@ class _Loop:
                 self._step(k)
                 if self._engine.any(preemption.asked):
                     self._leave()
+        self._tell()  # a training that was resumed at its end had no step
         if self._t.leave_best and (best := self._t.checkpoints.best()) is not None:
             self._load(best)
             self._say(f"leaves the weights of step {best.step}, the best by {self._t.score}")
@@ -122,6 +126,11 @@ class _Loop:
         alarms += self._t.watch.look(self._run.curves, k + 1) if self._t.watch else []
         if not self._answered(alarms) and self._due(self._t.checkpoint_every or self._t.validate_every):
             self._save()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._t.tell and self._engine.main:
+            self._t.tell(self._run.curves, self._run.rollbacks)
 
     def _due(self, every: int) -> bool:
         return self._done % every == 0 or self._done == self._t.steps

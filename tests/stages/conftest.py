@@ -33,7 +33,7 @@ def tiny_base(tmp_path):
 
 @pytest.fixture
 def tiny_recipe(tiny_base):
-    """``tiny_recipe(finetune={...})``: the recipe of the tests with some sections' keys changed."""
+    """``tiny_recipe(finetune={...})``: the recipe of the tests with some sections' keys changed, or sections added."""
 
     def make(**changes):
         sections = {
@@ -43,6 +43,7 @@ def tiny_recipe(tiny_base):
             "funnel": {"adversarial": ADVERSARIAL},
         }
         merged = {name: {**section, **changes.get(name, {})} for name, section in sections.items()}
+        merged |= {name: section for name, section in changes.items() if name not in sections}
         gates = [{"metric": "student.fvd", "max": 1.0}]
         clip = {"frames": 3, "width": 64, "height": 64}
         return check({"name": "tiny", "base": str(tiny_base), "clip": clip, "gates": gates, **merged})
