@@ -38,7 +38,8 @@ class Preview:
 def fit(latents: Float[Tensor, "N F C H W"], video: UInt8[Tensor, "N F 3 Y X"]) -> Preview:
     """The least-squares map from latents to the mean colour of the pixels that each stands for."""
     size = latents.shape[-2:]
-    small = torch.nn.functional.adaptive_avg_pool2d(video.flatten(0, 1).double() / 255, size)
+    pooled = [torch.nn.functional.adaptive_avg_pool2d(clip.double() / 255, size) for clip in video]  # one at a time
+    small = torch.cat(pooled)
     seen = latents.flatten(0, 1).double().movedim(1, -1).flatten(0, 2)
     wanted = small.movedim(1, -1).flatten(0, 2)
     given = torch.cat([seen, torch.ones(len(seen), 1, dtype=torch.float64)], dim=1)

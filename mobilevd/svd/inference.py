@@ -15,13 +15,18 @@ from mobilevd.svd.unet import VideoUNet
 def arrange(unet: VideoUNet) -> VideoUNet:
     """Arrange the network in place, for inference alone, and return it in evaluation mode."""
     unet.enable_forward_chunking()
-    for module in unet.modules():
+    return over_time(unet).eval()
+
+
+def over_time(network: nn.Module) -> nn.Module:
+    """Let the network's convolutions over time run over (time, position), in place; returns it."""
+    for module in network.modules():
         if type(module) is nn.Conv3d and module.kernel_size[1:] == (1, 1) and module.stride == (1, 1, 1):
-            module.__class__ = _OverTime
-    return unet.eval()
+            module.__class__ = OverTime
+    return network
 
 
-class _OverTime(nn.Conv3d):
+class OverTime(nn.Conv3d):
     """A convolution of k x 1 x 1 over frames, height and width taken as one axis."""
 
     def forward(self, x: Float[Tensor, "B C F H W"]) -> Float[Tensor, "B D F H W"]:

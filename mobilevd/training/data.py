@@ -66,7 +66,7 @@ class Clips:
         return Batch(*(t.to(device, non_blocking=True) for t in (*(self._read(n, indices) for n in NAMES), ids)))
 
     def _read(self, name: str, indices: list[int]) -> Tensor:
-        return torch.cat([self._clip(name, range(len(self))[i]) for i in indices]).float()
+        return torch.cat([self._clip(name, range(len(self))[i]).float() for i in indices])
 
     def _clip(self, name: str, index: int) -> Tensor:
         shard = bisect.bisect_right(self._ends, index)

@@ -22,7 +22,7 @@ from mobilevd.training.engine import Engine
 from mobilevd.training.health import Watch
 from mobilevd.training.learner import Learner
 
-VALIDATION_CLIPS = 16
+VALIDATION_CLIPS = 8
 Show = Callable[[int, Tensor], dict[str, float]]
 
 
@@ -61,6 +61,7 @@ class Duel:
     checkpoints: Checkpoints | None = None
     mechanism: Mechanism | None = None
     show: Show = lambda step, outputs: {}
+    tell: loop.Tell | None = None
 
 
 def train(duel: Duel) -> loop.Run:
@@ -69,7 +70,8 @@ def train(duel: Duel) -> loop.Run:
     Every step: loss_g, loss_rec, loss_adv, loss_d, loss_hinge, loss_r1, d_real, d_fake (mean logits), grad_norm_g/_d,
     lr_g/_d. At validation: val_rec, the averaged weights' reconstruction loss from pure noise at σ_max, on fixed noise.
     """
-    turns = Turns(duel, Engine(duel.how))
+    engine = Engine(duel.how)
+    turns = Turns(duel, engine)
     trained = loop.run(
         loop.Training(
             turns.take,
@@ -83,10 +85,12 @@ def train(duel: Duel) -> loop.Run:
             score="val_rec",
             leave_best=duel.how.leave == "best",
             watch=Watch(duel.how.health),
+            tell=duel.tell,
         )
     )
     trained.seconds["clips"] = turns.feed.seconds
     turns.generator.ema.copy_to_module()
+    engine.release(duel.generator)
     return trained
 
 
@@ -122,7 +126,7 @@ class Turns:
         return means | {name + side: value for side, values in moved.items() for name, value in values.items()}
 
     def _generators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws):
-        with self._engine.accelerator.autocast():
+        with self._engine.autocast():
             g = adversarial.generator_terms(
                 self._network, self._heads, batch.latents, _condition(batch), draws, self._s
             )
@@ -136,8 +140,9 @@ class Turns:
 
     def _discriminators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws, fakes: list[Tensor]):
         gamma = self._s.r1_gamma * self._s.r1_every if step % self._s.r1_every == 0 else 0.0
-        with self._engine.accelerator.autocast():
-            d = adversarial.discriminator_terms(self._heads, batch.latents, fakes, _condition(batch), draws, gamma)
+        with self._engine.autocast():
+            given, by_difference = _condition(batch), self._s.r1_form == "difference"
+            d = adversarial.discriminator_terms(self._heads, batch.latents, fakes, given, draws, gamma, by_difference)
         self.discriminator.gather(d.loss, step, self._s.accumulate)
         return {"loss_d": d.loss, "loss_hinge": d.hinge, "loss_r1": d.penalty, "d_real": d.real, "d_fake": d.fake}
 
@@ -146,7 +151,7 @@ class Turns:
         """The averaged generator's reconstruction loss in one evaluation from pure noise, over the validation clips."""
         one_step, losses, outputs = OneStep(self._network).eval(), [], []
         random = seeds.generator(self._duel.seed, "validation")
-        with self.generator.ema.swapped(), self._engine.accelerator.autocast():
+        with self.generator.ema.swapped(), self._engine.autocast():
             if self._duel.mechanism:
                 self._duel.mechanism.before_validation()
             for index in range(min(VALIDATION_CLIPS, len(self._held_out))):

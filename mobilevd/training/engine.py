@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mobilevd.params import Training
+from mobilevd.svd import lean
 from mobilevd.training import sharding
 
-PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
@@ -23,26 +24,45 @@ class Engine:
     def __init__(self, settings: Training):
         self.settings = settings
         on_cpu = not torch.cuda.is_available()
-        self.accelerator = Accelerator(mixed_precision=PRECISION[settings.precision], cpu=on_cpu)
+        self.accelerator = Accelerator(cpu=on_cpu)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
+        self._plain = on_cpu and settings.precision == "fp32" and not (settings.compile or settings.shard)
         self.rank, self.ranks = self.accelerator.process_index, self.accelerator.num_processes
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """The network that is trained, in place: on its device, and as lean as the recipe asks."""
         network.to(self.device).train()
-        if self.settings.gradient_checkpointing:
-            network.enable_gradient_checkpointing()
+        self._lean(network)
         if self.settings.shard:
             sharding.shard(network, self.device, self.settings.precision)
         if self.settings.compile:
             network.compile()
         return network
 
+    def release(self, network: nn.Module) -> None:
+        """The trained network is what it was before, but for its weights."""
+        lean.restore(network)
+
+    def autocast(self) -> torch.autocast:
+        """Inside, the recipe's precision."""
+        dtype = HALF.get(self.settings.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """One optimizer's loss scaling: fp16's gradients would vanish; for other precisions it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
+
     def place(self, frozen: nn.Module) -> nn.Module:
         """A network that only passes gradients on, in place: on the device, with as little kept for them."""
-        if self.settings.gradient_checkpointing:
-            frozen.enable_gradient_checkpointing()
+        self._lean(frozen)
         return frozen.to(self.device)
+
+    def _lean(self, network: nn.Module) -> None:
+        """Let the network keep less for its gradients."""
+        if self.settings.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        if self._plain:
+            lean.arrange(network)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, in one exchange."""

@@ -40,7 +40,7 @@ class Learner:
         groups = groups or optim.groups(module, settings)
         self.params = [p for params, _ in groups for p in params]
         fused = not any(sharding.split(p) for p in self.params)
-        self._optimizer = engine.accelerator.prepare_optimizer(optim.make(groups, settings, fused))
+        self._optimizer, self._scaler = optim.make(groups, settings, fused), engine.scaler()
         self.ema = None if ema_decay is None else Ema(module, ema_decay)
 
     def gather(self, loss: Tensor, step: int, parts: int = 1) -> None:
@@ -50,16 +50,17 @@ class Learner:
         """
         if self.engine.ranks == 1:
             self._finite("loss", float(loss.detach()), step)
-        self.engine.accelerator.backward(loss / parts)
+        self._scaler.scale(loss / parts).backward()
 
     def move(self, step: int) -> dict[str, float]:
         """One update from what was gathered. Returns grad_norm (before clipping) and lr. Errors: NonFiniteError."""
         share = optim.share(step, self.steps, self.settings) * self.slowed
         optim.set_share(self._optimizer, share)
-        told = {"grad_norm": self._clipped(step), "lr": share * self.settings.lr}
-        self._optimizer.step()
+        told, scale = {"grad_norm": self._clipped(step), "lr": share * self.settings.lr}, self._scaler.get_scale()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self.drop()
-        if self._optimizer.step_was_skipped:  # by fp16's loss scaler, which found an overflow and lowers its scale
+        if self._scaler.get_scale() < scale:  # fp16 overflowed, and the step was left out
             return {"lr": told["lr"]}
         if self.ema is not None:
             self.ema.update()
@@ -77,11 +78,10 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """The plain values beside the tensors."""
-        scaler = self.engine.accelerator.scaler
         return {
             "ema_updates": 0 if self.ema is None else self.ema.updates,
             "slowed": self.slowed,
-            "scaler": {} if scaler is None else scaler.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -93,20 +93,20 @@ class Learner:
         if self.ema is not None:
             self.ema.load(tensors[f"{self.name}-ema"], state["ema_updates"])
         self.slowed = state["slowed"]
-        if self.engine.accelerator.scaler is not None:
-            self.engine.accelerator.scaler.load_state_dict(state["scaler"])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(state["scaler"])
 
     @torch.no_grad()
     def _clipped(self, step: int) -> float:
         """Average the gradients over the processes (those of a split network are already), clip, return their norm."""
-        self.engine.accelerator.unscale_gradients(self._optimizer)
         for p in self.params:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         grads = [p.grad for p in self.params]
         self.engine.average(g for g in grads if not sharding.split(g))
+        self._scaler.unscale_(self._optimizer)  # after the average, so that all processes find an overflow alike
         value = float(sharding.norm(grads))
-        if self.engine.accelerator.scaler is None:
+        if not self._scaler.is_enabled():
             self._finite("gradient norm", value, step)
         sharding.scale(grads, min(1.0, self.settings.max_grad_norm / (value + 1.0e-6)))
         return value

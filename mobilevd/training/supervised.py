@@ -40,6 +40,7 @@ class Lesson:
     label: str
     how: Training = field(default_factory=Training)
     checkpoints: Checkpoints | None = None
+    tell: loop.Tell | None = None
 
 
 def train(lesson: Lesson) -> loop.Run:
@@ -57,7 +58,7 @@ def train(lesson: Lesson) -> loop.Run:
     def step(k: int) -> dict[str, float]:
         losses = []
         for part in feed.parts(k):
-            with engine.accelerator.autocast():
+            with engine.autocast():
                 loss = lesson.loss(part.batch, part.generators)
             learner.gather(loss, k, s.accumulate)
             losses.append(float(loss.detach()))
@@ -66,7 +67,7 @@ def train(lesson: Lesson) -> loop.Run:
     @torch.no_grad()
     def validate(k: int) -> dict[str, float]:
         network.eval()
-        with learner.ema.swapped(), engine.accelerator.autocast():
+        with learner.ema.swapped(), engine.autocast():
             values = lesson.score(held_out, k)
         network.train()
         return values
@@ -84,8 +85,10 @@ def train(lesson: Lesson) -> loop.Run:
             score="val_loss",
             leave_best=lesson.how.leave == "best",
             watch=Watch(lesson.how.health),
+            tell=lesson.tell,
         )
     )
     trained.seconds["clips"] = feed.seconds
     learner.ema.copy_to_module()
+    engine.release(network)
     return trained

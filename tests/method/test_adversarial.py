@@ -111,6 +111,22 @@ def test_r1_is_the_squared_gradient_of_the_logits_at_the_features():
     torch.testing.assert_close(w.grad, 2 * w.detach())
 
 
+def test_r1_by_difference_agrees_with_the_second_derivative_in_value_and_gradient(scene):
+    _, d, x0, condition, draws = scene
+    features = d.features(x0, draws.real_noise, draws.d_sigma, condition)
+    found = []
+    for form in (False, True):
+        d.zero_grad()
+        terms = adversarial.discriminator_terms(d, x0, features, condition, draws, 1.0, form)
+        terms.penalty.backward()
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in d.parameters()]
+        found.append((float(terms.penalty.detach()), torch.cat([slope.flatten() for slope in slopes])))
+    (value, gradient), (value_too, gradient_too) = found
+    assert value_too == pytest.approx(value, rel=1e-5)
+    assert value > 0
+    assert ((gradient_too - gradient).norm() / gradient.norm()) < 5e-3
+
+
 def test_r1_weighs_in_by_gamma(scene):
     generator, d, x0, condition, draws = scene
     features = adversarial.generator_terms(generator, d, x0, condition, draws, SETTINGS).fake_features

@@ -1,11 +1,16 @@
+import dataclasses
+
 import pytest
 import torch
+import tracking
 
-from mobilevd.artifacts import verify
+from mobilevd import live, registry
+from mobilevd.artifacts import seal, verify
 from mobilevd.errors import EffectError
-from mobilevd.method import cross_attention, surgery
+from mobilevd.method import cross_attention, low_resolution, surgery
 from mobilevd.stages import finetune
 from mobilevd.svd import base
+from mobilevd.video import manifest
 
 
 def test_finetuning_lowers_the_validation_loss_and_the_cost(tiny_recipe, prepared, tmp_path):
@@ -63,3 +68,49 @@ def test_without_edits_the_base_is_only_trained(tiny_recipe, prepared, tmp_path)
     record = finetune.run(recipe, prepared(recipe), tmp_path / "work")
     assert record.figures["finetune.tflops"] == record.figures["finetune.tflops_before"]
     assert surgery.load(record.artifacts["network"].path)[1] == []
+
+
+def test_the_best_checkpoint_is_left_when_the_recipe_says_so(tiny_recipe, prepared, tmp_path):
+    """A rate so high that the validation gets worse again."""
+
+    def run(folder: str, **changes):
+        recipe = tiny_recipe(finetune={**restless, **changes.pop("finetune", {})}, **changes)
+        return finetune.run(recipe, prepared(recipe), tmp_path / folder)
+
+    restless = {"steps": 6, "validate_every": 1, "optim": {"lr": 0.02}, "ema_decay": 0.0}
+    last = run("last").curves["val_loss"]
+    best = min(last[1:], key=lambda point: point[1])[0]
+    assert best < 6
+    left = run("best", training={"leave": "best"})
+    assert left.curves["val_loss"] == last[: best + 1]
+    assert left.figures["finetune.val_loss_after"] == last[best][1]
+    upto = run("upto", finetune={"steps": best})
+    assert left.artifacts["network"].sha256 == upto.artifacts["network"].sha256
+    assert f"leaves the weights of step {best}" in left.facts["checkpoints"]
+
+
+def test_each_clip_is_told_the_motion_that_was_measured_on_it(tiny_recipe, prepared, tmp_path, monkeypatch):
+    recipe, told = tiny_recipe(training={"motion_bucket": "measured"}, finetune={"steps": 4}), []
+    inputs = prepared(recipe)
+    folder = inputs["prepare"].artifacts["latents"].path
+    one = manifest.Row("0", "v", "a", "validation", False, "", 0.0, 7.0, 3, 64, 64, 9.0, "b")
+    sides = [("train", motion) for motion in (0.1, 0.05, 0.1, 0.4)] + [("validation", 9.0)] * 2
+    rows = [dataclasses.replace(one, split=side, motion=motion) for side, motion in sides]
+    manifest.write(folder, rows, [])
+    artifacts = inputs["prepare"].artifacts | {"latents": seal(folder)}
+    inputs["prepare"] = inputs["prepare"].model_copy(update={"artifacts": artifacts})
+    loss = low_resolution.loss
+    spy = lambda unet, x0, draws: told.append(draws.condition.ids[:, 1]) or loss(unet, x0, draws)  # noqa: E731
+    monkeypatch.setattr(low_resolution, "loss", spy)
+    finetune.run(recipe, inputs, tmp_path / "work")
+    assert sorted(torch.cat(told).tolist()) == [64.0, 127.0, 127.0, 255.0]
+
+
+def test_curves_are_in_mlflow_while_the_stage_trains(tiny_recipe, prepared, tmp_path, monkeypatch):
+    store = tracking.use(tmp_path / "store", monkeypatch)
+    monkeypatch.setattr(live, "EVERY_S", 0.0)
+    recipe = tiny_recipe(registry={"live": True})
+    assert recipe.digest == tiny_recipe().digest
+    record = finetune.run(recipe, prepared(recipe), tmp_path / "work")
+    history = store.get_metric_history(record.facts[registry.LIVE_RUN], "loss")
+    assert sorted((point.step, point.value) for point in history) == record.curves["loss"]

@@ -19,7 +19,7 @@ def test_arranged_network_gives_the_same_output(multiscale):
     names = arranged.state_dict().keys()
     assert inference.arrange(arranged) is arranged
     assert arranged.state_dict().keys() == names == whole.state_dict().keys()
-    changed = [module for module in arranged.modules() if isinstance(module, inference._OverTime)]
+    changed = [module for module in arranged.modules() if isinstance(module, inference.OverTime)]
     assert len(changed) == sum(isinstance(module, nn.Conv3d) for module in whole.modules()) > 0
     g = torch.Generator().manual_seed(0)
     given = torch.randn(2, 14, 8, 16, 16, generator=g), torch.randn(2, generator=g), torch.randn(2, 1, 16, generator=g)

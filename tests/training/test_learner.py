@@ -53,6 +53,16 @@ def test_a_gradient_that_is_not_finite_stops_before_a_weight_moves(learn):
     assert torch.equal(learner.module.weight, before)
 
 
+def test_fp16_leaves_out_a_step_that_overflowed_and_lowers_its_scale(linear):
+    learner = Learner("network", linear(), Optim(lr=0.1), 10, Engine(Training(precision="fp16")))
+    before, scale = learner.module.weight.detach().clone(), learner.state()["scaler"]["scale"]
+    assert set(_move(learner, _loss(learner.module) * 1e35, 0)) == {"lr"}
+    assert torch.equal(learner.module.weight, before)
+    assert learner.state()["scaler"]["scale"] == scale / 2
+    assert _move(learner, _loss(learner.module), 1)["grad_norm"] > 0
+    assert not torch.equal(learner.module.weight, before)
+
+
 def test_gradients_are_clipped_and_the_norm_before_is_told(learn, linear):
     settings = Optim(lr=0.1, betas=(0.0, 0.0), max_grad_norm=1e-3)
     free, held = learn(linear()), learn(linear(), settings)

@@ -1,0 +1,73 @@
+"""Arranged for training, a network computes what it did and learns what it did, and keeps less for it."""
+
+import copy
+
+import pytest
+import tiny_svd
+import torch
+from torch import nn
+
+from mobilevd.method import cross_attention, temporal_multiscale
+from mobilevd.svd import inference, lean
+
+
+def given(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(0)
+    random = lambda *shape: torch.randn(*shape, generator=g, dtype=dtype)  # noqa: E731
+    ids = torch.tensor([[6.0, 127.0, 0.02]], dtype=dtype).repeat(2, 1)
+    return random(2, 5, 8, 8, 16), random(2), random(2, 1, 16), ids
+
+
+def learn(network: nn.Module, sample, *rest) -> tuple[torch.Tensor, list[torch.Tensor], int]:
+    """Output, gradients (of the sample, then of the weights), and how many bytes were kept for them."""
+    kept, sample = {}, sample.clone().requires_grad_()
+    note = lambda t: kept.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) and t  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        output = network(sample, *rest)
+        output.square().mean().backward()
+    return (
+        output.detach(),
+        [sample.grad, *(p.grad for p in network.parameters() if p.grad is not None)],
+        sum(kept.values()),
+    )
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_an_arranged_network_has_the_same_output_and_gradients(edited, monkeypatch):
+    monkeypatch.setattr(lean, "ROWS", 100)  # some blocks, the last one shorter
+    whole = tiny_svd.unet().double().requires_grad_(True)
+    if edited:
+        cross_attention.apply(whole), temporal_multiscale.apply(whole)
+    arranged = lean.arrange(copy.deepcopy(whole))
+    changed = [m for m in arranged.modules() if isinstance(m, lean._Lean | inference.OverTime)]
+    assert len(changed) > 20
+    assert arranged.state_dict().keys() == whole.state_dict().keys()
+    assert str(lean.restore(copy.deepcopy(arranged))) == str(whole)
+    (y, slopes, _), (y_too, slopes_too, _) = (learn(n, *given(torch.float64)) for n in (whole, arranged))
+    torch.testing.assert_close(y_too, y, rtol=1e-9, atol=1e-9)
+    assert len(slopes) == len(slopes_too) > 100
+    for slope, slope_too in zip(slopes, slopes_too, strict=True):
+        torch.testing.assert_close(slope_too, slope, rtol=1e-7, atol=1e-10)
+
+
+def test_a_frozen_network_only_passes_gradients_on():
+    frozen = lean.arrange(tiny_svd.unet())
+    _, slopes, _ = learn(frozen, *given(torch.float32))
+    assert len(slopes) == 1
+    assert float(slopes[0].abs().sum()) > 0
+
+
+def test_less_is_kept_for_the_gradients():
+    whole = tiny_svd.unet().requires_grad_(True)
+    arranged = lean.arrange(copy.deepcopy(whole))
+    (*_, much), (*_, little) = (learn(network, *given(torch.float32)) for network in (whole, arranged))
+    assert little < 0.75 * much
+
+
+def test_the_same_bits_come_out_every_time():
+    arranged = lean.arrange(tiny_svd.unet().requires_grad_(True))
+    _, first, _ = learn(arranged, *given(torch.float32))
+    first = [slope.clone() for slope in first]
+    arranged.zero_grad()
+    _, again, _ = learn(arranged, *given(torch.float32))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
