@@ -244,6 +244,7 @@ def other(value) -> list:
         "qnn_dlc",
         "there",
         "aimet",
+        "difference",
         f"{value}x",
     ]
 
@@ -274,6 +275,8 @@ def test_digest_changes_with_every_single_value():
     whole = {key: section for key, section in whole.items() if key not in params.OPERATIONS}
     plain, seen, unchanged = params.check(whole).digest, set(), []
     for path, value in leaves(whole):
+        if path[-1] in params.TELLING.get(path[0], ()):
+            continue
         for candidate in other(value):
             changed = copy.deepcopy(whole)
             node = changed
