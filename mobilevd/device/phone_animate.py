@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from normal import unit_noise
 from PIL import Image, ImageOps
+
+sys.dont_write_bytecode = True  # the folder's files are those of its digest list
+from normal import unit_noise  # noqa: E402
 
 HOME = Path(__file__).resolve().parent
 

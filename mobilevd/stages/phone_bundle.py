@@ -48,7 +48,7 @@ RUN_ADB = """#!/bin/sh
 # Needs adb, Qualcomm's AI Engine Direct SDK, and numpy for the comparison. ANDROID_SERIAL chooses among phones.
 set -eu
 cd "$(dirname "$0")"
-: "${QNN_SDK_ROOT:?must name the folder of Qualcomm's AI Engine Direct SDK}"
+: "${QNN_SDK_ROOT:?must name the folder of the AI Engine Direct SDK}"
 there=/data/local/tmp/mobilevd
 adb shell mkdir -p "$there"
 for name in bin/aarch64-android/qnn-net-run lib/aarch64-android/libQnnHtp.so lib/aarch64-android/libQnnSystem.so \\
