@@ -40,7 +40,7 @@ def main() -> None:
     spec = border(base, recipe.clip)
     with tempfile.TemporaryDirectory() as aside:
         figures = {"decoder_ms": timed(ends.graphs(base, recipe.clip, recipe.quantize.opset) / "decoder.onnx", repeats)}
-        for name, network in (("base", base.unet), ("student", student(base.unet, recipe))):
+        for name, network in (("base", base.unet()), ("student", student(base.unet(), recipe))):
             began, path = time.perf_counter(), Path(aside) / f"{name}.onnx"
             export(OneClip(network), spec, path, recipe.quantize.opset)
             figures |= {f"{name}_export_s": time.perf_counter() - began, f"{name}_ms": timed(path, repeats)}
