@@ -78,9 +78,9 @@ def _moment(text: str) -> datetime:
 
 def _table(rows: list[dict]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*COLUMNS)
+    table = Table(*(Column(name, overflow="fold") for name in COLUMNS))
     for row in rows:
         table.add_row(*(str(row[name] or "–") for name in COLUMNS))
     Console().print(table)

@@ -59,10 +59,13 @@ def plan(image: Path, out: Path, seeds: Sequence[int], kind: str = "mp4") -> lis
     Errors: MobileVDError when there is no photograph, or the output's name does not fit, before any work.
     """
     if image.is_dir():
-        return [film for path, stem in _photographs(image) for film in _films(path, _inside(out, stem, kind), seeds)]
+        films = [film for path, stem in _photographs(image) for film in _films(path, _inside(out, stem, kind), seeds)]
+        write.check_place(out)
+        return films
     write.check_name(out)
     if not image.is_file():
         raise MobileVDError("The image does not exist", got=str(image), allowed="a photograph", where="IMAGE")
+    write.check_place(out.parent)
     return _films(image, out, seeds)
 
 

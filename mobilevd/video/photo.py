@@ -18,11 +18,20 @@ def upright(path: Path) -> Image.Image:
         raise UnusableError(Reason.EMPTY)
     try:
         with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return _eight_bits(ImageOps.exif_transpose(picture)).convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UnusableError(Reason.NOT_PHOTO) from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError on a broken PNG chunk
         raise UnusableError(Reason.DAMAGED, str(error).lower()) from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Sixteen bits of grey are scaled to eight, which Pillow would cut off; deeper ones have no known white."""
+    if picture.mode.startswith("I;16"):
+        return picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if picture.mode in ("I", "F"):
+        raise UnusableError(Reason.UNREADABLE, "32 bits a pixel: save it with 8 or 16")
+    return picture
 
 
 def fit(picture: Image.Image, width: int, height: int) -> Image.Image:

@@ -1,5 +1,7 @@
 """Frames to a file that people can play: MP4 (H.264), GIF or WebP, by the name's ending. **Axes** F H W 3 uint8."""
 
+import os
+from errno import EACCES
 from pathlib import Path
 
 import av
@@ -16,7 +18,7 @@ def save(frames: UInt8[np.ndarray, "F H W 3"], path: Path, fps: float) -> Path:
     """Write ``frames`` whole or not at all. Errors: MobileVDError when the name's ending is not one of SUFFIXES."""
     path = Path(path)
     check_name(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_place(path.parent)
     aside = path.with_name(f".part-{path.name}")
     if path.suffix.lower() == ".mp4":
         _mp4(frames, aside, fps)
@@ -36,6 +38,21 @@ def check_name(path: Path) -> None:
             allowed=f"a name that ends in {', '.join(SUFFIXES)}",
             where="the output path",
         )
+
+
+def check_place(folder: Path) -> None:
+    """Make the folder that films go to. Errors: MobileVDError when nothing can be written there, before any work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES), str(folder))
+    except OSError as error:
+        raise MobileVDError(
+            "Nothing can be written there",
+            got=f"{folder}: {error.strerror}",
+            allowed="a folder",
+            where="the output path",
+        ) from None
 
 
 def _mp4(frames, path: Path, fps: float) -> None:

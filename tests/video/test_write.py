@@ -75,3 +75,9 @@ def test_nothing_is_left_beside_the_file(video, tmp_path):
     for ending in write.SUFFIXES:
         write.save(video, tmp_path / f"out{ending}", 7.0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gif", "out.mp4", "out.webp"]
+
+
+def test_place_where_nothing_can_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MobileVDError, match="Nothing can be written there"):
+        write.check_place(tmp_path / "file" / "folder")
