@@ -138,7 +138,7 @@ def r1(real: Logits, features: list[Maps]) -> Scalar:
 
 
 def r1_by_difference(heads: Callable[[list[Maps]], Logits], real: Logits, features: list[Maps]) -> Scalar:
-    """(5) without a second derivative: its value, and to O(STEP²) its gradient for the heads' weights.
+    """R1, (5), without a second derivative: its value, and to O(STEP²) its gradient for the heads' weights.
 
     With v = ½ ∂R1/∂g held fast, ∂R1/∂θ = 2 ∂/∂θ (∇_v Σ logits), here a central difference along v.
     """
