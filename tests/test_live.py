@@ -2,29 +2,20 @@
 
 import time
 
+import candidates
 import pytest
 import tracking
 
 from mobilevd import live, registry
 from mobilevd.artifacts import StageRecord
-from mobilevd.params import check
 
-ADVERSARIAL = {"steps": 1, "generator": {"lr": 1.0e-3}, "discriminator": {"lr": 1.0e-3}}
-RECIPE = {
-    "name": "tiny",
-    "finetune": {"steps": 1, "optim": {"lr": 1.0e-3}},
-    "distill": {"adversarial": ADVERSARIAL},
-    "prune": {"keep": 1, "adversarial": ADVERSARIAL},
-    "funnel": {"adversarial": ADVERSARIAL},
-    "gates": [{"metric": "student.fvd", "max": 900.0}],
-}
 LOSSES = [(step, 1.0 / step) for step in range(1, 7)]
 CURVES = {"loss": LOSSES, "val_loss": [(0, 2.0), (3, 0.5), (6, 0.25)]}
 
 
 @pytest.fixture
 def recipe():
-    return check(RECIPE)
+    return candidates.recipe()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import candidates
 import pytest
 import tracking
 
@@ -13,16 +14,6 @@ from mobilevd import registry
 from mobilevd.artifacts import Artifact, StageRecord, file_sha256, seal, verify, write_json
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.params import check
-
-ADVERSARIAL = {"steps": 1, "generator": {"lr": 1.0e-3}, "discriminator": {"lr": 1.0e-3}}
-RECIPE = {
-    "name": "tiny",
-    "finetune": {"steps": 1, "optim": {"lr": 1.0e-3}},
-    "distill": {"adversarial": ADVERSARIAL},
-    "prune": {"keep": 1, "adversarial": ADVERSARIAL},
-    "funnel": {"adversarial": ADVERSARIAL},
-    "gates": [{"metric": "student.fvd", "max": 900.0}],
-}
 
 
 @pytest.fixture
@@ -32,7 +23,7 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def recipe():
-    return check(RECIPE)
+    return candidates.recipe()
 
 
 def record(folder: Path, recipe, stage: str, started_at: float, **values) -> StageRecord:
@@ -276,7 +267,7 @@ def test_credentials_are_taken_out_of_addresses_and_nothing_else(written, kept):
 def test_no_password_and_no_environment_reaches_the_store(store, records, bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "swordfish-of-the-environment")
     secret = "https://me:hunter2@host/videos"
-    recipe = check(RECIPE | {"prepare": {"data": secret}})
+    recipe = check(candidates.SECTIONS | {"prepare": {"data": secret}})
     told = records | {"finetune": records["finetune"].model_copy(update={"facts": {"data": secret}})}
     run_id = registry.log_run(recipe, told, "passed", [], {"from": secret})
     registry.register(recipe, run_id, bundle(recipe_digest=recipe.digest), {"from": secret})

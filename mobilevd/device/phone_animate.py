@@ -38,8 +38,10 @@ def check() -> None:
 
 def fitted(photo: str, clip: dict) -> np.ndarray:
     """Upright, scaled to cover the clip's size and cut at the centre → [1 3 H W] in [0, 1]."""
-    picture = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
-    picture = ImageOps.fit(picture, (clip["width"], clip["height"]), Image.Resampling.BICUBIC)
+    picture = ImageOps.exif_transpose(Image.open(photo))
+    if picture.mode.startswith("I;16"):  # Pillow would cut sixteen bits of grey off at white
+        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    picture = ImageOps.fit(picture.convert("RGB"), (clip["width"], clip["height"]), Image.Resampling.BICUBIC)
     return np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255
 
 

@@ -66,6 +66,7 @@ def makers(
         return held.image_latents[k : k + 1], held.tokens[k : k + 1], noise
 
     def teacher() -> Make:
+        """The finetuned network, in many steps with guidance."""
         options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": schedule}
         unet = _unet(inputs["finetune"])
 
@@ -76,6 +77,7 @@ def makers(
         return make
 
     def once(load: Callable[[], Callable]) -> Make:
+        """A network in one evaluation from pure noise."""
         net = load()
 
         @torch.no_grad()

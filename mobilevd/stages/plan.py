@@ -58,4 +58,4 @@ def _gate_line(row: dict) -> str:
 def _times(records: dict[str, dict]) -> str:
     seconds = {name: record["seconds"] for name, record in records.items()}
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    return f"{sum(seconds.values()) / 60:.1f} min: {parts}"
+    return f"{sum(seconds.values()) / 60:.1f} min in stages: {parts}"

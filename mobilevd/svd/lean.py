@@ -61,6 +61,7 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_y: Tensor):
+        """Gradients of x, W1, b1, W2 and b2; None for weights that are frozen."""
         x, W1, b1, W2 = ctx.saved_tensors
         rows, d_rows = x.reshape(-1, x.shape[-1]), d_y.reshape(-1, d_y.shape[-1])
         d_x, moves = torch.empty_like(rows), ctx.needs_input_grad[1]

@@ -75,6 +75,7 @@ class _Loop:
         self._run, self._done = Run(), 0
 
     def run(self) -> Run:
+        """As the function of that name."""
         saved = self._t.checkpoints.newest() if self._t.checkpoints else None
         self._agree(saved)
         if saved is not None:

@@ -95,7 +95,7 @@ def test_summary_tells_every_gate_the_version_and_where_things_lie():
         "registry  tiny version none  (sqlite:///x)",
         "bundle    /b",
         "page      /p.html",
-        "time      2.0 min: prepare 108 s, gate 0 s, register 12 s",
+        "time      2.0 min in stages: prepare 108 s, gate 0 s, register 12 s",
     ]
 
 

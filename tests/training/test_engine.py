@@ -16,11 +16,11 @@ SMALL = tiny_svd.UNET | {
 }
 
 
-def _gradient(settings: Training):
-    """The gradient of one loss, and how many bytes of activations were kept for it."""
+def _gradient(settings: Training | None):
+    """The gradient of one loss, and how many bytes of activations were kept for it; None: of the network as it is."""
     torch.manual_seed(0)
-    engine, kept = Engine(settings), []
-    network = engine.prepare(VideoUNet(**SMALL))
+    network, kept = VideoUNet(**SMALL), []
+    network = network.train() if settings is None else Engine(settings).prepare(network)
     g = torch.Generator().manual_seed(1)
     given = (torch.randn(1, 2, 8, 8, 8, generator=g), torch.zeros(1), torch.randn(1, 1, 16, generator=g))
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
@@ -29,9 +29,9 @@ def _gradient(settings: Training):
 
 
 def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient():
-    whole, bytes_whole = _gradient(Training())
+    whole, bytes_whole = _gradient(None)
     lean, bytes_lean = _gradient(Training(gradient_checkpointing=True))
-    assert bytes_lean < 0.8 * bytes_whole
+    assert bytes_lean < 0.6 * bytes_whole
     for want, got in zip(whole, lean, strict=True):
         torch.testing.assert_close(got, want)
 

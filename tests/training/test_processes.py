@@ -33,7 +33,8 @@ def _run(folder, plans):
 def test_two_of_batch_one_have_the_losses_of_one_of_batch_two(curves, how):
     for name, points in curves["alone"].items():
         for (step, want), (_, got) in zip(points, curves[how][name], strict=True):
-            assert got == pytest.approx(want, rel=5e-3, abs=2e-4), (name, step)
+            rel = 5e-3 if name.startswith("grad_norm") else 2e-3  # Adam's first steps divide by gradients near zero
+            assert got == pytest.approx(want, rel=rel, abs=2e-4), (name, step)
 
 
 def test_a_split_training_goes_on_from_its_checkpoint_with_the_same_bits(curves):
