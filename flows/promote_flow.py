@@ -28,7 +28,7 @@ class PromoteFlow(RecipeFlow):
     @step
     def check(self):
         """Re-hash the bundle, read its stored gate report, compare protocols, animate a fixed image."""
-        from mobilevd.ledger import Wanted
+        from mobilevd.registry.ledger import Wanted
         from mobilevd.stages import promote
 
         self.checked = self.plainly(promote.check, self.model, Wanted(**self.wanted)).model_dump()
@@ -38,7 +38,7 @@ class PromoteFlow(RecipeFlow):
     @step
     def switch(self):
         """Write the ledger's next entry, unless another switch came first; the aliases follow it."""
-        from mobilevd.ledger import Checked
+        from mobilevd.registry.ledger import Checked
         from mobilevd.stages import promote
 
         entry = self.plainly(promote.switch, self.model, Checked(**self.checked))
@@ -49,7 +49,7 @@ class PromoteFlow(RecipeFlow):
     @step
     def announce(self):
         """Tell the webhook, and flows that wait for Metaflow's event where those are deployed."""
-        from mobilevd.ledger import Entry
+        from mobilevd.registry.ledger import Entry
         from mobilevd.stages import promote
 
         if "ARGO_WORKFLOW_TEMPLATE" in os.environ:  # deployed: elsewhere nobody waits for Metaflow's event
@@ -60,7 +60,7 @@ class PromoteFlow(RecipeFlow):
     @step
     def end(self):
         """Say who is champion."""
-        from mobilevd.ledger import Entry
+        from mobilevd.registry.ledger import Entry
 
         print(f"{self.model}: {Entry(**self.entry).line}")
 

@@ -21,7 +21,7 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Every switch, oldest first, and the version that is champion, or was at a time."""
-    from mobilevd.ledger import champion, until
+    from mobilevd.registry.ledger import champion, until
     from mobilevd.stages import promote
 
     moment = _moment(at) if at else None

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tracking
+import mlflow_store
 import yaml
 
-from mobilevd import registry, versions
 from mobilevd.artifacts import Artifact, file_sha256, seal, write_json
 from mobilevd.params import Recipe, check
+from mobilevd.registry import acceptance, tracking, versions
 from mobilevd.stages import lineage
 
 MODEL = "mobilevd"
@@ -47,22 +47,22 @@ def offer(
     ``fill`` writes networks into the bundle that can be run, instead of the few bytes that stand for them; ``told`` is
     what else, or what other, the lineage says, and ``reported`` what the gate's report does.
     """
-    gates, client = workdir / "gates", tracking.client()
+    gates, client = workdir / "gates", mlflow_store.client()
     write_json(gates / lineage.REPORT, report(data_md5=told.get("data_md5", DATA), **(reported or {})))
     shipped = bundle(workdir / "bundle", seal(gates), fill or few_bytes, reported, **told)
     if (experiment := client.get_experiment_by_name(MODEL)) is None:
-        made = client.create_experiment(MODEL, artifact_location=registry.artifact_folder())
-    run = client.create_run(experiment.experiment_id if experiment else made, tags={"verdict": registry.PASSED})
+        made = client.create_experiment(MODEL, artifact_location=tracking.artifact_folder())
+    run = client.create_run(experiment.experiment_id if experiment else made, tags={"verdict": acceptance.PASSED})
     client.log_metric(run.info.run_id, "student.fvd", 812.5)
     client.log_artifacts(run.info.run_id, str(gates), versions.REPORT_FOLDER)
-    return registry.register(recipe(), run.info.run_id, shipped, {})
+    return acceptance.register(recipe(), run.info.run_id, shipped, {})
 
 
 def few_bytes(folder: Path) -> None:
     (folder / "unet").mkdir(parents=True)
     (folder / "unet" / "weights.safetensors").write_text(str(folder))
     clip = {"frames": 3, "fps": 7.0, "width": 64, "height": 64}
-    write_json(folder / registry.SETTINGS, {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02})
+    write_json(folder / acceptance.SETTINGS, {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02})
 
 
 def bundle(

@@ -7,10 +7,10 @@ from multiprocessing import get_context
 
 from mobilevd import objects
 from mobilevd.errors import PromotionError
-from mobilevd.ledger import Checked, Ledger, champion
+from mobilevd.registry.ledger import Checked, Ledger, champion
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["mobilevd.ledger", "boto3"])
+CONTEXT.set_forkserver_preload(["mobilevd.registry.ledger", "boto3"])
 
 
 def draft(entries: list, version: str, **changes) -> Checked:

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import candidates
+import mlflow_store
 import pytest
-import tracking
 from typer.testing import CliRunner
 
-from mobilevd import cli, versions
+from mobilevd import cli
+from mobilevd.registry import versions
 from mobilevd.stages import promote
 
 
@@ -19,7 +20,7 @@ def switched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv(versions.LEDGER, raising=False)
         patched.setenv("COLUMNS", "160")
-        tracking.use(tmp_path_factory.mktemp("store"), patched)
+        mlflow_store.use(tmp_path_factory.mktemp("store"), patched)
         for _ in range(2):
             wanted = promote.candidate("mobilevd", candidates.offer(tmp_path_factory.mktemp("run")), "tried")
             promote.run("mobilevd", wanted, lambda folder: None)

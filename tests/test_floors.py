@@ -30,7 +30,7 @@ FLOOR = {
     ),
     **dict.fromkeys(("svd", "video"), 1),
     "method": 2,
-    **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline", "ledger", "turns"), 3),
+    **dict.fromkeys(("training", "evaluation", "device", "registry", "pipeline", "turns"), 3),
     "stages": 4,
     **dict.fromkeys(("cli", "flows"), 5),
 }
@@ -44,18 +44,14 @@ DOOR = {
     "metaflow": "flows",
 }
 SAME_ROOM = {
-    "versions": "registry",
-    "history": "registry",
     "remote": "objects",
     "alerts": "objects",
     "cli_registry": "cli",
-    "pyfunc": "registry",
-    "live": "registry",
     "transfer": "objects",
     "cli_ucf101": "cli",
 }  # files that share a room without a folder
-LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "ledger", "cli", "transfer")
-LIGHT += ("stages.generate", "stages.models", "stages.serve", "device.animate")
+LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "cli", "transfer")
+LIGHT += ("registry.ledger", "stages.generate", "stages.models", "stages.serve", "device.animate")
 
 
 def sources() -> dict[str, str]:
@@ -140,7 +136,7 @@ def test_the_rule_reads_the_whole_package():
         ("mobilevd.svd.unet", "import mobilevd.video.clips"),
         ("mobilevd.params", "import mobilevd.shapes, mobilevd.svd.edm"),
         ("mobilevd.training.loop", "def f():\n    from mobilevd.evaluation import cost"),
-        ("mobilevd.registry", "from mobilevd import pipeline"),
+        ("mobilevd.registry.runs", "from mobilevd import pipeline"),
         ("mobilevd.method.cross_attention", "from mobilevd.method import channel_funnel"),
         ("mobilevd.stages.prune", "from mobilevd.cli import app"),
         ("mobilevd.method.surgery", "import diffusers.models"),

@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mobilevd import versions
 from mobilevd.artifacts import StageRecord, seal, verify, write_json
 from mobilevd.errors import IntegrityError
 from mobilevd.evaluation import fingerprint
 from mobilevd.evaluation.gates import CHAMPION, Champion, Origin, Verdict, judge
-from mobilevd.ledger import Ledger
 from mobilevd.params import Recipe
+from mobilevd.registry import versions
+from mobilevd.registry.ledger import Ledger
 from mobilevd.stages.labels import LABELS as CONTENDERS
 
 VERDICT_FILE = "gates.json"

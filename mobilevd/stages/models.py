@@ -13,8 +13,8 @@ from pathlib import Path
 from mobilevd import remote
 from mobilevd.artifacts import MANIFEST, file_sha256, verify
 from mobilevd.errors import IntegrityError, MobileVDError
-from mobilevd.ledger import Ledger, projection
 from mobilevd.packages import cache_dir
+from mobilevd.registry.ledger import Ledger, projection
 
 SCHEME = "models:/"
 ADDRESS = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
@@ -35,7 +35,7 @@ def folder(address: str) -> Path:
         return _pulled(address)
     if not is_registered(address):
         return _on_disk(address)
-    from mobilevd import versions
+    from mobilevd.registry import versions
 
     version = version_of(address)
     if (digest := version.tags.get("bundle_sha256")) is None:
@@ -54,7 +54,7 @@ def version_of(address: str):
 
     Errors: MobileVDError for an address of another form, or one that leads nowhere.
     """
-    from mobilevd import versions
+    from mobilevd.registry import versions
 
     parts = ADDRESS.fullmatch(address)
     if parts is None:

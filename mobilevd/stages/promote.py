@@ -13,11 +13,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from mobilevd import alerts, registry, versions
+from mobilevd import alerts
 from mobilevd.artifacts import file_sha256
-from mobilevd.errors import IntegrityError, MobileVDError, PromotionError
-from mobilevd.ledger import CHAMPION, PREVIOUS, Checked, Entry, Ledger, Wanted, champion, projection, standing
+from mobilevd.errors import IntegrityError, MobileVDError, PromotionError, sanitised
 from mobilevd.params import Clip
+from mobilevd.registry import acceptance, versions
+from mobilevd.registry.ledger import CHAMPION, PREVIOUS, Checked, Entry, Ledger, Wanted, champion, projection, standing
 from mobilevd.stages import lineage
 
 PROMOTE, ROLLBACK = "promote", "rollback"
@@ -146,7 +147,7 @@ def _wanted(action: str, entries: Sequence[Entry], number: str, why: str) -> Wan
         from_version=champion(entries),
         to_version=number,
         who=_who(),
-        why=registry.sanitised(why),
+        why=sanitised(why),
     )
 
 
@@ -166,7 +167,7 @@ def _checked(model: str, wanted: Wanted, entries: Sequence[Entry], smoke: Smoke)
         with versions.gate_report(version) as stored:
             lineage.check_report(folder, stored)
         lineage.check_stages(folder)
-        report = registry.passed_report(folder / lineage.REPORT, version.tags.get("recipe_digest", "none"))
+        report = acceptance.passed_report(folder / lineage.REPORT, version.tags.get("recipe_digest", "none"))
         lineage.check_gates(folder)
         protocol = report.get("fingerprint", report.get("protocol"))
         if wanted.action == PROMOTE and entries:

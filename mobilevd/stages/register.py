@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevd import registry, remote
+from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord, verify
-from mobilevd.errors import EffectError, IntegrityError
+from mobilevd.errors import EffectError, IntegrityError, sanitised
 from mobilevd.evaluation import gallery
 from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
+from mobilevd.registry import acceptance, runs, tracking
 from mobilevd.stages import bundle, model_card, pending
 from mobilevd.stages.labels import SHOWN
 
@@ -36,7 +37,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     started_at, workdir = time.time(), Path(workdir).resolve()
     verdict = inputs["gate"].facts["verdict"]
     shipped = bundle.assemble(recipe, inputs, workdir / "bundle")
-    figures = {"register.smoke_s": smoke(shipped.path, recipe.clip)} if verdict == registry.PASSED else {}
+    figures = {"register.smoke_s": smoke(shipped.path, recipe.clip)} if verdict == acceptance.PASSED else {}
     (workdir / GALLERY).write_text(_gallery(recipe, inputs), encoding="utf-8")
     made = pending.Pending(records=inputs, bundle=shipped, figures=figures, started_at=started_at)
     made.save(workdir)
@@ -57,11 +58,11 @@ def _finish(recipe: Recipe, made: pending.Pending, workdir: Path) -> StageRecord
     """Done once, however often it is tried: a version of this bundle is found again, half-written runs are deleted."""
     inputs, shipped = made.records, made.bundle
     verdict, tags, page_file = inputs["gate"].facts["verdict"], _tags(made.bundle), workdir / GALLERY
-    known = registry.registered(recipe.registry.model, shipped.sha256)
+    known = acceptance.registered(recipe.registry.model, shipped.sha256)
     if known is None:
-        registry.clear_attempts(recipe.registry.experiment, shipped.sha256)
+        runs.clear_attempts(recipe.registry.experiment, shipped.sha256)
         pages = [page_file, *_pages(inputs)]
-        run_id = registry.log_run(recipe, inputs, verdict, pages, tags | {"made_bundle": shipped.sha256})
+        run_id = runs.log_run(recipe, inputs, verdict, pages, tags | {"made_bundle": shipped.sha256})
         version = _offer(recipe, run_id, shipped, tags, verdict)
     else:
         version, run_id = known
@@ -78,7 +79,7 @@ def _finish(recipe: Recipe, made: pending.Pending, workdir: Path) -> StageRecord
             "model": recipe.registry.model,
             "version": version,
             "run_id": run_id,
-            "tracking_uri": registry.sanitised(registry.tracking_uri()),
+            "tracking_uri": sanitised(tracking.uri()),
             "bundle": shipped.uri,
             "page": str(page_file),
         },
@@ -129,9 +130,9 @@ def _is_finite(out: Tensor) -> bool:
 
 
 def _offer(recipe: Recipe, run_id: str, shipped: Artifact, tags: dict[str, str], verdict: str) -> str:
-    if verdict == registry.PASSED:
-        return registry.register(recipe, run_id, shipped, tags)
-    registry.reject(run_id, shipped)
+    if verdict == acceptance.PASSED:
+        return acceptance.register(recipe, run_id, shipped, tags)
+    acceptance.reject(run_id, shipped)
     return NONE
 
 
@@ -157,7 +158,7 @@ def _pages(inputs: dict[str, StageRecord]) -> list[Path]:
 
 def _gallery(recipe: Recipe, inputs: dict[str, StageRecord]) -> str:
     gate, evaluated = inputs["gate"], inputs["evaluate"]
-    title = f"{recipe.name} on {registry.sanitised(recipe.base)}"
+    title = f"{recipe.name} on {sanitised(recipe.base)}"
     gates, scores, costs = gate.tables["gates"], evaluated.tables["scores"], model_card.costs(inputs)
     return gallery.page(title, gate.facts["verdict"], gates, scores, costs, _clips(evaluated))
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilevd import history, remote, versions
+from mobilevd import remote
 from mobilevd.errors import MobileVDError
+from mobilevd.registry import history, versions
 
 HEAVY = ("checkpoints", "clips", "latents")  # folders below a stage's that can be made again
 DAY_S = 86_400.0

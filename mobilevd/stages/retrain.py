@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from mobilevd import history, ledger, params, registry, versions
+from mobilevd import params
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import RecipeError
 from mobilevd.params import Recipe
+from mobilevd.registry import acceptance, history, ledger, versions
 from mobilevd.stages import lineage, plan, promote, reuse
 from mobilevd.turns import Turns
 from mobilevd.video import pinned
@@ -133,7 +134,7 @@ def settle(
 
 def _offered(recipe: Recipe, records: Mapping[str, StageRecord], smoke: promote.Smoke) -> str:
     model, number = recipe.registry.model, records["register"].facts["version"]
-    if records["gate"].facts["verdict"] != registry.PASSED:
+    if records["gate"].facts["verdict"] != acceptance.PASSED:
         return "a gate did not pass, so nothing is offered"
     if recipe.retrain.promote == AUTOMATIC:
         return promote.run(model, promote.candidate(model, number, "retrained"), smoke).line

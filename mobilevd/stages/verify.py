@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from mobilevd import params, registry, versions
+from mobilevd import params
 from mobilevd.artifacts import MANIFEST, file_sha256
 from mobilevd.errors import DataError, IntegrityError, MobileVDError
 from mobilevd.packages import project_root
 from mobilevd.params import Recipe
+from mobilevd.registry import acceptance, versions
 from mobilevd.stages import lineage, models, promote
 from mobilevd.stages.checkout import git
 from mobilevd.stages.lineage import broken
@@ -101,7 +102,7 @@ def _stages(case: _Case) -> str:
 def _recipe(case: _Case) -> str:
     wanted = case.told["recipe"]["sha256"]
     recipe = case.recipe()
-    registry.passed_report(case.folder / lineage.REPORT, wanted)
+    acceptance.passed_report(case.folder / lineage.REPORT, wanted)
     lineage.check_gates(case.folder)
     if recipe.digest != wanted:
         raise broken("recipe: the bundle's recipe is another", recipe.digest, wanted, case.folder)

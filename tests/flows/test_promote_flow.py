@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import candidates
+import mlflow_store
 import pytest
 import tiny_svd
-import tracking
 import yaml
 
-from mobilevd import versions
+from mobilevd.registry import versions
 from mobilevd.stages import promote
 
 FLOW = str(Path(__file__).resolve().parents[2] / "flows" / "promote_flow.py")
@@ -22,7 +22,7 @@ def store(tmp_path, monkeypatch):
     monkeypatch.delenv(versions.LEDGER, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(candidates.recipe().model_dump(mode="json")))
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 def run(*words: str) -> subprocess.CompletedProcess:

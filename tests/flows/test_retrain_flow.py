@@ -5,10 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow_store
 import pytest
-import tracking
 
-from mobilevd import params, versions
+from mobilevd import params
+from mobilevd.registry import versions
 from mobilevd.stages import retrain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,7 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setenv("MOBILEVD_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv(versions.LEDGER, raising=False)
     monkeypatch.chdir(tmp_path)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 def command(*words: str) -> subprocess.CompletedProcess:

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow_store
 import pytest
-import tracking
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setenv("METAFLOW_USER", "tests")
     monkeypatch.setenv("MOBILEVD_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 def recipe_file(folder: Path, **changes) -> Path:

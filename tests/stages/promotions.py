@@ -12,9 +12,10 @@ from multiprocessing import get_context
 
 import mlflow  # noqa: F401  (imported once, here; every process below is a fork that opens its own connection)
 
-from mobilevd import objects, versions
+from mobilevd import objects
 from mobilevd.errors import MobileVDError
-from mobilevd.ledger import champion
+from mobilevd.registry import versions
+from mobilevd.registry.ledger import champion
 from mobilevd.stages import promote
 
 MODEL = "mobilevd"

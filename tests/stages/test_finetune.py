@@ -1,13 +1,13 @@
 import dataclasses
 
+import mlflow_store
 import pytest
 import torch
-import tracking
 
-from mobilevd import live, registry
 from mobilevd.artifacts import seal, verify
 from mobilevd.errors import EffectError
 from mobilevd.method import cross_attention, low_resolution, surgery
+from mobilevd.registry import live, runs
 from mobilevd.stages import finetune
 from mobilevd.svd import base
 from mobilevd.video import manifest
@@ -107,10 +107,10 @@ def test_each_clip_is_told_the_motion_that_was_measured_on_it(tiny_recipe, prepa
 
 
 def test_curves_are_in_mlflow_while_the_stage_trains(tiny_recipe, prepared, tmp_path, monkeypatch):
-    store = tracking.use(tmp_path / "store", monkeypatch)
+    store = mlflow_store.use(tmp_path / "store", monkeypatch)
     monkeypatch.setattr(live, "EVERY_S", 0.0)
     recipe = tiny_recipe(registry={"live": True})
     assert recipe.digest == tiny_recipe().digest
     record = finetune.run(recipe, prepared(recipe), tmp_path / "work")
-    history = store.get_metric_history(record.facts[registry.LIVE_RUN], "loss")
+    history = store.get_metric_history(record.facts[runs.LIVE_RUN], "loss")
     assert sorted((point.step, point.value) for point in history) == record.curves["loss"]

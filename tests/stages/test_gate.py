@@ -3,14 +3,14 @@
 import json
 
 import candidates
+import mlflow_store
 import pytest
-import tracking
 
-from mobilevd import versions
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import IntegrityError
 from mobilevd.evaluation.gates import Champion
 from mobilevd.params import Recipe, check
+from mobilevd.registry import versions
 from mobilevd.stages import gate, promote
 
 OPTIM = {"lr": 1.0e-4}
@@ -185,7 +185,7 @@ def test_gate_against_a_champion_that_nobody_named_does_not_pass(tmp_path):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv(versions.LEDGER, raising=False)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 def test_registrys_champion_is_what_the_flow_holds_a_run_against(store, tmp_path):

@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 
 import candidates
+import mlflow_store
 import pytest
-import tracking
 from candidates import MODEL
 
-from mobilevd import versions
 from mobilevd.artifacts import seal, verify
 from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.registry import versions
 from mobilevd.stages import models, promote
 
 
@@ -19,7 +19,7 @@ def switched(tmp_path_factory):
     """Version 1, then 2 as champion, then 3 and 4, which never were."""
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv(versions.LEDGER, raising=False)
-        tracking.use(tmp_path_factory.mktemp("store"), patched)
+        mlflow_store.use(tmp_path_factory.mktemp("store"), patched)
         for number in range(4):
             version = candidates.offer(tmp_path_factory.mktemp("run"))
             if number < 2:

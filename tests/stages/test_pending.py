@@ -6,9 +6,10 @@ import pytest
 from test_register import base, recipe, records, store  # noqa: F401
 from typer.testing import CliRunner
 
-from mobilevd import cli, registry
+from mobilevd import cli
 from mobilevd.artifacts import file_sha256, verify
 from mobilevd.errors import MobileVDError
+from mobilevd.registry import acceptance
 from mobilevd.stages import pending, register
 
 DOWN = "http://me:hunter2@127.0.0.1:9"  # nothing listens there
@@ -61,7 +62,9 @@ def test_registering_that_broke_in_the_middle_leaves_no_version_and_is_done_once
 ):
     accepted, folder = recipe(), tmp_path / "register"
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "_describe", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(
+            acceptance, "_describe", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(MobileVDError, match="No space left"):
             register.run(accepted, records(accepted), folder)
     assert list(store.search_model_versions()) == []

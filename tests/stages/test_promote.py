@@ -1,6 +1,7 @@
 """Who may become champion, and that a refusal, a crash or a race leaves exactly one, the one the ledger names."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,15 +11,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import candidates
+import mlflow_store
 import pytest
 import seaweed
-import tracking
 from candidates import MODEL
 
-from mobilevd import alerts, versions
+from mobilevd import alerts
 from mobilevd.artifacts import seal, write_json
 from mobilevd.errors import EffectError, MobileVDError, PromotionError
-from mobilevd.ledger import champion
+from mobilevd.registry import versions
+from mobilevd.registry.ledger import champion
 from mobilevd.stages import lineage, promote
 
 SCRIPT = Path(__file__).with_name("promotions.py")
@@ -27,7 +29,7 @@ SCRIPT = Path(__file__).with_name("promotions.py")
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv(versions.LEDGER, raising=False)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def shared(tmp_path_factory):
     """A store with a champion, version 1, for tests that leave it as it is."""
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv(versions.LEDGER, raising=False)
-        tracking.use(tmp_path_factory.mktemp("shared"), patched)
+        mlflow_store.use(tmp_path_factory.mktemp("shared"), patched)
         up(candidates.offer(tmp_path_factory.mktemp("champion")))
         yield
 
@@ -155,7 +157,7 @@ def _in_lineage(change):
 
 
 def _retag(version: str, digest: str) -> None:
-    tracking.client().set_model_version_tag(MODEL, version, "bundle_sha256", digest)
+    mlflow_store.client().set_model_version_tag(MODEL, version, "bundle_sha256", digest)
 
 
 def _other_row(version: str) -> None:
@@ -184,7 +186,7 @@ REFUSALS = {
     "a bundle that is gone": (lambda v: shutil.rmtree(candidates.stored(v)), "has no manifest"),
     "a model that is gone": (lambda v: shutil.rmtree(candidates.stored(v).parent), "cannot be fetched"),
     "another network, sealed again": (_resealed, "unet/ is not the network that funnel made"),
-    "no digest": (lambda v: tracking.client().delete_model_version_tag(MODEL, v, "bundle_sha256"), "no digest"),
+    "no digest": (lambda v: mlflow_store.client().delete_model_version_tag(MODEL, v, "bundle_sha256"), "no digest"),
     "no stored report": (lambda v: shutil.rmtree(candidates.stored(v).parents[1] / "pages"), "cannot be fetched"),
     "another stored report": (_in_store, "file changed"),
     "a rejected report": (_in_gates({"verdict": "rejected"}), "Only a bundle that passed"),
@@ -332,9 +334,9 @@ def script(tmp_path_factory, hook):
     """What the processes of ``promotions.py`` did with ten versions, the versions, and the events."""
     address, told = hook
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", str(SCRIPT.parent.parent))
+        patched.setenv("PYTHONPATH", os.pathsep.join(map(str, SCRIPT.parents[1:3])))  # its helpers, and this checkout
         patched.setenv(alerts.WEBHOOK, address)
-        tracking.use(tmp_path_factory.mktemp("processes"), patched)
+        mlflow_store.use(tmp_path_factory.mktemp("processes"), patched)
         numbers = [candidates.offer(tmp_path_factory.mktemp("run")) for _ in range(10)]
         told.clear()
         done = subprocess.run([sys.executable, str(SCRIPT), *numbers], capture_output=True, text=True)

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import mlflow_store
 import pytest
 import tiny_svd
 import torch
-import tracking
 import whole_bundle
 import yaml
 from PIL import Image
@@ -107,7 +107,7 @@ def _clips(folder: Path):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 def test_a_passed_run_is_registered_with_its_lineage(store, recipe, records, tmp_path):

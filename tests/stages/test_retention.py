@@ -4,13 +4,15 @@ import os
 import time
 
 import candidates
+import mlflow_store
 import pytest
 import seaweed
-import tracking
 
-from mobilevd import registry, remote, versions
+from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord
 from mobilevd.errors import MobileVDError
+from mobilevd.registry import acceptance, versions
+from mobilevd.registry.runs import log_run
 from mobilevd.stages import retention
 
 OLD_S = 30 * 86_400
@@ -19,7 +21,7 @@ OLD_S = 30 * 86_400
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv(versions.LEDGER, raising=False)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 @pytest.fixture
@@ -38,9 +40,9 @@ def runs(tmp_path):
 def registered(latents, tmp_path) -> None:
     """A version whose run wrote down these latents."""
     record = StageRecord(stage="prepare", recipe_digest="r", data_md5="d", artifacts={"latents": latents})
-    run_id = registry.log_run(candidates.recipe(), {"prepare": record}, registry.PASSED, [])
+    run_id = log_run(candidates.recipe(), {"prepare": record}, acceptance.PASSED, [])
     candidates.offer(tmp_path / "offered")
-    client = tracking.client()
+    client = mlflow_store.client()
     client.create_model_version(candidates.MODEL, str(tmp_path / "bundle"), run_id)
 
 

@@ -3,15 +3,15 @@
 from importlib.metadata import version as installed
 
 import candidates
+import mlflow_store
 import pytest
-import tracking
 import yaml
 
-from mobilevd import history, registry, versions
 from mobilevd.artifacts import StageRecord, seal, write_json
 from mobilevd.errors import DataError, RecipeError
 from mobilevd.packages import project_root
 from mobilevd.params import check
+from mobilevd.registry import acceptance, history, runs, versions
 from mobilevd.stages import lineage, promote, retrain
 from mobilevd.svd import base as bases
 from mobilevd.video import identity
@@ -35,14 +35,14 @@ def recipe(data):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv(versions.LEDGER, raising=False)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 @pytest.fixture
 def trained(store, tmp_path, data):
     """``trained(recipe)``: a whole run of it, written down, registered if it passed; returns its records."""
 
-    def make(recipe, verdict=registry.PASSED):
+    def make(recipe, verdict=acceptance.PASSED):
         number = len(list(tmp_path.glob("run*")))
         workdir, md5 = tmp_path / f"run{number}", identity.unpinned(data)
         own, records = {"recipe_digest": recipe.digest, "data_md5": md5}, {}
@@ -54,9 +54,9 @@ def trained(store, tmp_path, data):
         records["evaluate"] = records["evaluate"].model_copy(update={"figures": FIGURES})
         told = {"facts": {"verdict": verdict}}
         records["gate"] = StageRecord(stage="gate", **own, **told)
-        run_id = registry.log_run(recipe, records, verdict, [], {"data_md5": md5})
+        run_id = runs.log_run(recipe, records, verdict, [], {"data_md5": md5})
         number = "none"
-        if verdict == registry.PASSED:
+        if verdict == acceptance.PASSED:
             number = register(recipe, run_id, md5, workdir)
         facts = {"verdict": verdict, "version": number}
         return records | {"register": StageRecord(stage="register", facts=facts, **own)}
@@ -74,8 +74,8 @@ def register(recipe, run_id, md5, workdir) -> str:
     (folder / lineage.RECIPE).write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     made_by = {"versions": {"mobilevd": installed("mobilevd")}, "base": {"sha256": bases.load(recipe.base).digest}}
     candidates.edit(folder / lineage.LINEAGE, recipe={"name": "tiny", "sha256": recipe.digest}, data_md5=md5, **made_by)
-    tracking.client().log_artifacts(run_id, str(workdir / "gates"), versions.REPORT_FOLDER)
-    return registry.register(recipe, run_id, seal(folder), {})
+    mlflow_store.client().log_artifacts(run_id, str(workdir / "gates"), versions.REPORT_FOLDER)
+    return acceptance.register(recipe, run_id, seal(folder), {})
 
 
 def still(folder) -> None:
@@ -101,12 +101,12 @@ def test_without_a_champion_everything_is_trained_and_nobody_else_starts_meanwhi
     assert "run 1 is at it" in other.why
 
 
-@pytest.mark.parametrize("verdict", [registry.PASSED, registry.REJECTED])
+@pytest.mark.parametrize("verdict", [acceptance.PASSED, acceptance.REJECTED])
 def test_the_same_recipe_on_the_same_data_is_not_trained_again_whatever_came_of_it(trained, recipe, verdict):
     trained(recipe(), verdict)
     decision = decide(recipe())
     assert not decision.due
-    assert ("became version 1" if verdict == registry.PASSED else "was rejected") in decision.why
+    assert ("became version 1" if verdict == acceptance.PASSED else "was rejected") in decision.why
     assert decide(recipe(), "run 2").why == decision.why, "the turn was given back"
     forced = decide(recipe(), "run 3", force=True)
     assert forced.due
@@ -169,7 +169,7 @@ def test_an_accepted_model_waits_for_a_person_or_is_promoted_as_the_recipe_says(
 
 def test_a_rejected_model_is_not_offered(trained, recipe):
     decide(recipe())
-    records = trained(recipe(), registry.REJECTED)
+    records = trained(recipe(), acceptance.REJECTED)
     settled = retrain.settle(recipe(), "run 1", records, still)
     assert "nothing is offered" in settled.outcome
     assert settled.rows[0]["champion"] is None
@@ -179,6 +179,6 @@ def test_a_rejected_model_is_not_offered(trained, recipe):
 def test_records_come_back_from_the_registry_as_they_were_written_down(trained, recipe):
     records = trained(recipe())
     found = history.same(recipe(), records["prepare"].data_md5)
-    assert (found.verdict, found.version) == (registry.PASSED, "1")
+    assert (found.verdict, found.version) == (acceptance.PASSED, "1")
     assert history.records(found.run_id) == {name: r for name, r in records.items() if name != "register"}
     assert history.same(recipe(seed=1), records["prepare"].data_md5) is None

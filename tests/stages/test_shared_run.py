@@ -8,8 +8,9 @@ import pytest
 import seaweed
 import torch
 
-from mobilevd import registry, remote
+from mobilevd import remote
 from mobilevd.artifacts import StageRecord, seal
+from mobilevd.registry import runs
 from mobilevd.stages import shared_run
 from mobilevd.stages.shared_run import SharedRun
 from mobilevd.training.checkpoints import Checkpoints
@@ -105,7 +106,7 @@ def test_a_record_names_what_was_pushed_and_its_pictures_are_found_beside_it(mac
     machine("second")
     assert left.artifacts["made"].uri == f"{address}/evaluate/made"
     assert (left.artifacts["made"].path / "bytes").read_text() == "bytes"
-    assert registry.pictures(left)["curve"].read_text() == "curve.png"
+    assert runs.pictures(left)["curve"].read_text() == "curve.png"
     assert left.facts == {"page": f"{address}/evaluate/page.html", "said": "nothing"}
     assert remote.read(left.facts["page"]) == b"<p>"
     assert StageRecord.model_validate_json(remote.read(f"{address}/evaluate/record.json")) == left

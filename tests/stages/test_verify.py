@@ -6,15 +6,16 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 import candidates
+import mlflow_store
 import pytest
-import tracking
 from candidates import MODEL
 from dvc.repo import Repo
 from typer.testing import CliRunner
 
-from mobilevd import cli, versions
+from mobilevd import cli
 from mobilevd.artifacts import seal, write_json
 from mobilevd.errors import MobileVDError
+from mobilevd.registry import versions
 from mobilevd.stages import lineage, verify
 from mobilevd.video import identity
 
@@ -47,7 +48,7 @@ def offered(tmp_path_factory, project):
     told = {"git_commit": git(project, "rev-parse", "HEAD"), "data_md5": identity.identity(project / "data.dvc")}
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv(versions.LEDGER, raising=False)
-        tracking.use(tmp_path_factory.mktemp("store"), patched)
+        mlflow_store.use(tmp_path_factory.mktemp("store"), patched)
         for _ in range(2):
             candidates.offer(tmp_path_factory.mktemp("run"), versions=VERSIONS, **told)
         yield told
@@ -73,7 +74,7 @@ def retold(change) -> None:
     told = lineage.read(folder)
     change(told)
     write_json(folder / lineage.LINEAGE, told)
-    tracking.client().set_model_version_tag(MODEL, "2", "bundle_sha256", seal(folder).sha256)
+    mlflow_store.client().set_model_version_tag(MODEL, "2", "bundle_sha256", seal(folder).sha256)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def restored():
     yield
     for path, data in before.items():
         path.write_bytes(data)
-    tracking.client().set_model_version_tag(MODEL, "2", "bundle_sha256", tag)
+    mlflow_store.client().set_model_version_tag(MODEL, "2", "bundle_sha256", tag)
 
 
 BREAKS = {

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mobilevd import pyfunc, registry
 from mobilevd.artifacts import file_sha256
-from mobilevd.errors import MobileVDError
+from mobilevd.errors import MobileVDError, sanitised
+from mobilevd.registry import acceptance, pyfunc, tracking
 
 REPORT_FOLDER = "pages/gates"
 LEDGER = "MOBILEVD_LEDGER"
@@ -34,8 +34,8 @@ class Version:
 
 def newest(model: str) -> Version:
     """The version registered last. Errors: MobileVDError when there is none, or MLflow does not answer."""
-    client = registry.connect()
-    with registry.told("MLflow does not tell the versions", kept=KEPT):
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the versions", kept=KEPT):
         found = client.search_model_versions(f"name='{_checked(model)}'", 1, ["version_number DESC"])
     if not found:
         raise MobileVDError("No version is registered", got=model, allowed="a model that a passed run registered")
@@ -44,15 +44,15 @@ def newest(model: str) -> Version:
 
 def every(model: str) -> list[Version]:
     """All versions of a model, none where it is unknown. Errors: MobileVDError when MLflow does not answer."""
-    client = registry.connect()
-    with registry.told("MLflow does not tell the versions", kept=KEPT):
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the versions", kept=KEPT):
         return [_version(found) for found in client.search_model_versions(f"name='{_checked(model)}'")]
 
 
 def find(model: str, number: str) -> Version:
     """One version. Errors: MobileVDError when there is no such version, or MLflow does not answer."""
-    client = registry.connect()
-    with registry.told("MLflow does not tell the version", kept=KEPT):
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the version", kept=KEPT):
         found = client.search_model_versions(f"name='{_checked(model)}'")
     for version in found:
         if str(version.version) == number:
@@ -77,14 +77,14 @@ def bundle(version: Version) -> Iterator[Path]:
     Errors: MobileVDError when it is gone or the store does not answer.
     """
     if (model := _local(version.source)) is not None:
-        yield model / registry.BUNDLE
+        yield model / acceptance.BUNDLE
         return
     import mlflow
 
     with tempfile.TemporaryDirectory() as aside:
-        with registry.told("The bundle cannot be fetched", kept=KEPT):
-            uri = registry.tracking_uri()
-            source = f"{version.source}/{registry.BUNDLE}"
+        with tracking.told("The bundle cannot be fetched", kept=KEPT):
+            uri = tracking.uri()
+            source = f"{version.source}/{acceptance.BUNDLE}"
             folder = Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=uri))
         yield folder
 
@@ -93,33 +93,33 @@ def description_sha256(version: Version) -> str:
     """The digest of what MLflow reads to load the version. Errors: MobileVDError when it is gone or does not answer."""
     import mlflow
 
-    with tempfile.TemporaryDirectory() as aside, registry.told("MLflow's description cannot be fetched", kept=KEPT):
-        source, uri = f"{version.source}/{pyfunc.MLMODEL}", registry.tracking_uri()
+    with tempfile.TemporaryDirectory() as aside, tracking.told("MLflow's description cannot be fetched", kept=KEPT):
+        source, uri = f"{version.source}/{pyfunc.MLMODEL}", tracking.uri()
         return file_sha256(Path(mlflow.artifacts.download_artifacts(source, dst_path=aside, tracking_uri=uri)))
 
 
 @contextmanager
 def gate_report(version: Version) -> Iterator[Path]:
     """The folder of the gate's report as it was stored with the run. Errors: as ``bundle``."""
-    client = registry.connect()
+    client = tracking.connect()
     with tempfile.TemporaryDirectory() as aside:
-        with registry.told("The run's gate report cannot be fetched", kept=KEPT):
+        with tracking.told("The run's gate report cannot be fetched", kept=KEPT):
             folder = Path(client.download_artifacts(version.run_id, REPORT_FOLDER, aside))
         yield folder
 
 
 def aliases(model: str) -> dict[str, str]:
     """Alias → version, as MLflow has them. Errors: MobileVDError."""
-    client = registry.connect()
-    with registry.told("MLflow does not tell the aliases", kept=KEPT):
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the aliases", kept=KEPT):
         found = client.get_registered_model(_checked(model)).aliases
     return {name: str(number) for name, number in found.items()}
 
 
 def point(model: str, alias: str, number: str | None) -> None:
     """Set one alias, or take it away (None). Errors: MobileVDError."""
-    client = registry.connect()
-    with registry.told(f"MLflow did not set the alias {alias}", kept=f"{KEPT}; `mobilevd registry reconcile` sets it"):
+    client = tracking.connect()
+    with tracking.told(f"MLflow did not set the alias {alias}", kept=f"{KEPT}; `mobilevd registry reconcile` sets it"):
         if number is None:
             client.delete_registered_model_alias(_checked(model), alias)
         else:
@@ -133,7 +133,7 @@ def is_here(version: Version) -> bool:
 
 def knows_ledger() -> bool:
     """Whether this machine knows where switches are written: see ``ledger_address``."""
-    return bool(os.environ.get(LEDGER)) or registry.artifact_folder() is not None
+    return bool(os.environ.get(LEDGER)) or tracking.artifact_folder() is not None
 
 
 def ledger_address(model: str) -> str:
@@ -151,12 +151,12 @@ def turns_address(model: str) -> str:
 
 def _shared(model: str) -> str:
     home = os.environ.get(LEDGER)
-    if not home and (beside := registry.artifact_folder()) is not None:
+    if not home and (beside := tracking.artifact_folder()) is not None:
         home = f"{_local(beside)}/ledger"
     if not home:
         raise MobileVDError(
             "Where the ledger of promotions lies is not said",
-            got=f"{LEDGER} is not set, and MLflow is the server {registry.sanitised(registry.tracking_uri())}",
+            got=f"{LEDGER} is not set, and MLflow is the server {sanitised(tracking.uri())}",
             allowed="a folder that everyone who promotes shares, or s3://bucket/prefix",
             where=LEDGER,
         )

@@ -1,16 +1,17 @@
 """Curves go to MLflow while a stage still trains: in batches, from a thread of their own, into the run that registering
 completes. Without an answer the training goes on, and registering writes everything down.
 
-**Keeps** every point is there once, after a kill and after a roll-back too (``tests/test_live.py``).
+**Keeps** every point is there once, after a kill and after a roll-back too (``tests/registry/test_live.py``).
 """
 
 import queue
 import threading
 import time
 
-from mobilevd import progress, registry
+from mobilevd import progress
 from mobilevd.errors import MobileVDError
 from mobilevd.params import Recipe
+from mobilevd.registry import runs, tracking
 
 EVERY_S = 10.0
 PATIENCE_S = 10.0  # for the last batch
@@ -54,7 +55,7 @@ class Live:
         self(curves, rollbacks, last=True)
         self._batches.put(None)
         self._thread.join(PATIENCE_S)
-        return {registry.LIVE_RUN: self.run_id} if self.run_id else {}
+        return {runs.LIVE_RUN: self.run_id} if self.run_id else {}
 
     def _work(self) -> None:
         waiting, told = [], False
@@ -70,27 +71,27 @@ class Live:
 
     def _send(self, waiting: list[tuple[Points, int]]) -> None:
         """Send batches from the first on; those that MLflow took leave the list. Errors: MobileVDError."""
-        client = registry.connect()
+        client = tracking.connect()
         kept = f"the training goes on without it; registering writes all of {self._stage} down"
-        with registry.told("MLflow does not take the curves", kept):
+        with tracking.told("MLflow does not take the curves", kept):
             while waiting:
                 points, rollbacks = waiting[0]
                 if self._opened != rollbacks:
                     self._open(client, rollbacks)
-                registry.log_points(client, self.run_id, points, time.time(), self._there)
+                runs.log_points(client, self.run_id, points, time.time(), self._there)
                 waiting.pop(0)
 
     def _open(self, client, rollbacks: int) -> None:
         """Find this stage's run and what it holds, which was sent before a kill, or make one."""
-        into, own = registry.experiment(client, self._recipe.registry.experiment), None
+        into, own = runs.experiment(client, self._recipe.registry.experiment), None
         for run in client.search_runs([into], f"tags.{KEY} = '{self._tags[KEY]}'"):
-            if registry.PARENT in run.data.tags:
+            if runs.PARENT in run.data.tags:
                 continue
             if run.data.tags[ROLLBACKS] == str(rollbacks):
                 own = run.info.run_id
             else:
                 client.delete_run(run.info.run_id)  # what it holds was trained anew
-        self._there = set() if own is None else registry.logged(client, own)
+        self._there = set() if own is None else runs.logged(client, own)
         tags = self._tags | {ROLLBACKS: str(rollbacks)}
         self.run_id = own or client.create_run(into, tags=tags, run_name=self._stage).info.run_id
         self._opened = rollbacks

@@ -1,6 +1,6 @@
 """Runs that were written down, found again: by recipe and data, and stage by stage.
 
-**Keeps** only runs that were written down whole are found (``tests/test_history.py``).
+**Keeps** only runs that were written down whole are found (``tests/stages/test_retrain.py``).
 """
 
 import tempfile
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilevd import registry
 from mobilevd.artifacts import StageRecord
 from mobilevd.params import Recipe
+from mobilevd.registry import acceptance, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,22 +34,22 @@ def same(recipe: Recipe, data_md5: str) -> Judged | None:
 
     A passed run without its version broke between the two, and does not count. Errors: MobileVDError.
     """
-    client = registry.connect()
-    with registry.told("MLflow does not tell its runs", kept=KEPT):
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell its runs", kept=KEPT):
         asked = f"tags.recipe_digest = '{recipe.digest}' and tags.data_md5 = '{data_md5}'"
         for run in _runs(client, recipe.registry.experiment, f"{asked} and attributes.status = 'FINISHED'"):
             verdict = run.data.tags.get("verdict", "")
             found = client.search_model_versions(f"run_id='{run.info.run_id}'")
             version = str(found[0].version) if found else None
-            if verdict == registry.REJECTED or version is not None:
+            if verdict == acceptance.REJECTED or version is not None:
                 return Judged(run.info.run_id, verdict, version)
     return None
 
 
 def records(run_id: str) -> dict[str, StageRecord]:
     """What every stage of a run left, by the stage's name, as the run wrote it down. Errors: MobileVDError."""
-    client = registry.connect()
-    with registry.told("MLflow does not tell the run's stages", kept=KEPT), tempfile.TemporaryDirectory() as aside:
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the run's stages", kept=KEPT), tempfile.TemporaryDirectory() as aside:
         experiment = client.get_run(run_id).info.experiment_id
         stages = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=AT_MOST)
         found = {}

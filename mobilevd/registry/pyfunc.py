@@ -1,7 +1,7 @@
 """What makes a registered bundle an MLflow model that animates: signature, input example, and a loader by its name.
 
 **Keeps** nothing is pickled: MLflow imports ``mobilevd.stages.serve``, which checks the bundle and reads safetensors or
-ONNX (``tests/test_pyfunc.py``). These files lie beside the bundle, for MLflow writes notes of its own there.
+ONNX (``tests/registry/test_pyfunc.py``). These files lie beside the bundle, for MLflow writes notes of its own there.
 """
 
 from datetime import datetime

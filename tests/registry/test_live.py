@@ -3,11 +3,11 @@
 import time
 
 import candidates
+import mlflow_store
 import pytest
-import tracking
 
-from mobilevd import live, registry
 from mobilevd.artifacts import StageRecord
+from mobilevd.registry import live, runs
 
 LOSSES = [(step, 1.0 / step) for step in range(1, 7)]
 CURVES = {"loss": LOSSES, "val_loss": [(0, 2.0), (3, 0.5), (6, 0.25)]}
@@ -21,7 +21,7 @@ def recipe():
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "EVERY_S", 0.0)
-    return tracking.use(tmp_path / "store", monkeypatch)
+    return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
 def upto(step: int) -> dict:
@@ -42,7 +42,7 @@ def history(store, run_id: str) -> dict:
 def registered(store, recipe, facts: dict) -> list:
     """Register a run of one stage; the ids of its nested runs."""
     record = StageRecord(stage="finetune", recipe_digest=recipe.digest, data_md5="d" * 32, curves=CURVES, facts=facts)
-    run_id = registry.log_run(recipe, {"finetune": record}, "passed", [])
+    run_id = runs.log_run(recipe, {"finetune": record}, "passed", [])
     experiment = store.get_run(run_id).info.experiment_id
     found = store.search_runs([experiment], f"tags.mlflow.parentRunId = '{run_id}'")
     return [run.info.run_id for run in found]
@@ -74,7 +74,7 @@ def test_after_a_kill_the_same_run_goes_on_and_no_point_is_there_twice(store, re
     wait_for(lambda: killed.run_id and history(store, killed.run_id) == upto(4))
     again = live.Live(recipe, "finetune", "flow/7/finetune")
     train(again, range(3, 7))  # its checkpoint was older than what was sent
-    assert again.end(CURVES, 0) == {registry.LIVE_RUN: killed.run_id}
+    assert again.end(CURVES, 0) == {runs.LIVE_RUN: killed.run_id}
     assert history(store, killed.run_id) == CURVES
 
 

@@ -5,14 +5,14 @@ import sys
 from functools import partial
 
 import candidates
+import mlflow_store
 import numpy as np
 import pytest
 import tiny_svd
-import tracking
 import yaml
 
-from mobilevd import versions
 from mobilevd.artifacts import verify
+from mobilevd.registry import versions
 from mobilevd.stages import generate
 from mobilevd.stages.generate import Wish
 
@@ -24,7 +24,7 @@ FRAMES, SIDE = 3, 64
 def version(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv(versions.LEDGER, raising=False)
-        tracking.use(tmp_path_factory.mktemp("store"), patched)
+        mlflow_store.use(tmp_path_factory.mktemp("store"), patched)
         yield versions.find(
             "mobilevd", candidates.offer(tmp_path_factory.mktemp("run"), partial(tiny_svd.write_bundle, frames=FRAMES))
         )

@@ -19,9 +19,9 @@ def use(folder: Path, monkeypatch: pytest.MonkeyPatch):
 def client():
     from mlflow import MlflowClient
 
-    from mobilevd.registry import tracking_uri
+    from mobilevd.registry import tracking
 
-    return MlflowClient(tracking_uri=tracking_uri())
+    return MlflowClient(tracking_uri=tracking.uri())
 
 
 @cache

@@ -14,9 +14,9 @@ import trackers
 from candidates import MODEL
 from trackers import PASSWORD, USER
 
-from mobilevd import registry, versions
 from mobilevd.artifacts import verify as verify_folder
 from mobilevd.errors import MobileVDError
+from mobilevd.registry import acceptance, tracking, versions
 from mobilevd.stages import models, promote, verify
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def test_version_on_the_server_is_promoted_verified_fetched_and_rolled_back():
 
 def test_damage_in_the_store_is_refused_by_name(tmp_path):
     version = candidates.offer(tmp_path)
-    client = registry.connect()
+    client = tracking.connect()
     experiment = client.get_experiment_by_name(MODEL).experiment_id
     run_id = versions.find(MODEL, version).run_id
     import boto3
@@ -87,19 +87,19 @@ def test_wrong_password_is_a_clear_error_that_does_not_show_it(monkeypatch):
 
 
 def test_server_that_is_slow_is_a_clear_error_and_registers_nothing(tracker, monkeypatch):
-    known = len(registry.connect().search_model_versions(f"name='{MODEL}'"))
+    known = len(tracking.connect().search_model_versions(f"name='{MODEL}'"))
     with monkeypatch.context() as patched:
         for name, value in IMPATIENT.items():
             patched.setenv(name, value)
         _stopped(tracker)
-    assert len(registry.connect().search_model_versions(f"name='{MODEL}'")) == known
+    assert len(tracking.connect().search_model_versions(f"name='{MODEL}'")) == known
 
 
 def _stopped(tracker) -> None:
     os.killpg(tracker.process.pid, signal.SIGSTOP)
     try:
         with pytest.raises(MobileVDError, match="MLflow does not tell the versions") as caught:
-            registry.registered(MODEL, "0" * 64)
+            acceptance.registered(MODEL, "0" * 64)
     finally:
         os.killpg(tracker.process.pid, signal.SIGCONT)
     assert "imed out" in str(caught.value)
@@ -109,7 +109,7 @@ def test_store_that_takes_nothing_registers_nothing(tracker, tmp_path, monkeypat
     """The server's bucket refuses: what a full or a foreign store looks like from here."""
     from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 
-    known = len(registry.connect().search_model_versions(f"name='{MODEL}'"))
+    known = len(tracking.connect().search_model_versions(f"name='{MODEL}'"))
     takes = HttpArtifactRepository.log_artifacts
 
     def full(self, folder: str, path: str | None = None):
@@ -121,7 +121,7 @@ def test_store_that_takes_nothing_registers_nothing(tracker, tmp_path, monkeypat
     with pytest.raises(MobileVDError, match=r"did not take the bundle; kept: the bundle, whole(.|\n)*No space left"):
         candidates.offer(tmp_path)
     monkeypatch.undo()
-    assert len(registry.connect().search_model_versions(f"name='{MODEL}'")) == known
+    assert len(tracking.connect().search_model_versions(f"name='{MODEL}'")) == known
 
 
 def test_planted_secrets_are_in_no_row_object_log_or_file(tracker, offered):

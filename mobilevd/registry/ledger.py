@@ -1,7 +1,7 @@
 """Which version is champion: an append-only ledger, whose entry n + 1 is created only where there is none.
 
 **Keeps** of many promotions from one state exactly one wins and the others are told; a reader always sees one
-champion; an entry that was changed, lost or slipped in is an error that names it (``tests/test_ledger.py``).
+champion; an entry that was changed, lost or slipped in is an error that names it (``tests/registry/test_ledger.py``).
 """
 
 import hashlib

@@ -11,9 +11,9 @@ import pytest
 import seaweed
 from promoters import draft
 
-from mobilevd import ledger as ledgers
 from mobilevd.errors import IntegrityError, PromotionError
-from mobilevd.ledger import Entry, Ledger, champion, standing, until
+from mobilevd.registry import ledger as ledgers
+from mobilevd.registry.ledger import Entry, Ledger, champion, standing, until
 
 
 @pytest.fixture
