@@ -6,8 +6,9 @@ import os
 from metaflow import FlowMutator
 
 from mobilevd import params
-from mobilevd.errors import RecipeError, sanitised
+from mobilevd.errors import RecipeError
 from mobilevd.operations import Machine, Machines
+from mobilevd.secrecy import sanitised
 
 PASSED_ON = ("MOBILEVD_RUNS", "MOBILEVD_LEDGER", "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3")
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}

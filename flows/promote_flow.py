@@ -1,11 +1,15 @@
 """Candidate → champion on a stored passing verdict, or back to a former champion: choose, check, switch, announce."""
 
 import os
+import sys
+from itertools import pairwise
 
 from base_flow import RecipeFlow
 from metaflow import Parameter, card, current, step
 from metaflow.cards import Table
 from metaflow.integrations import ArgoEvent
+
+from mobilevd.secrecy import sanitised
 
 
 class PromoteFlow(RecipeFlow):
@@ -65,5 +69,14 @@ class PromoteFlow(RecipeFlow):
         print(f"{self.model}: {Entry(**self.entry).line}")
 
 
+def without_secrets(words: list[str]) -> list[str]:
+    """The command line with nothing in its reason that opens a door: Metaflow keeps parameters as they were given."""
+    return [
+        sanitised(word) if before == "--why" or word.startswith("--why=") else word
+        for before, word in pairwise(["", *words])
+    ]
+
+
 if __name__ == "__main__":
+    sys.argv = without_secrets(sys.argv)
     PromoteFlow()

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from mobilevd import cli_registry, cli_ucf101
-from mobilevd.errors import MobileVDError, sanitised
+from mobilevd.errors import MobileVDError
+from mobilevd.secrecy import sanitised
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_registry.app, name="registry")
@@ -211,12 +212,13 @@ def generate(
     """Animate photographs with a trained model, each film in one evaluation."""
     from time import perf_counter
 
-    from mobilevd.progress import track
+    from mobilevd.progress import say, track
     from mobilevd.stages import generate as stage
     from mobilevd.stages import models
 
     films = stage.plan(image, out, range(seed, seed + variants), kind)
     chosen, began = stage.backend(backend), perf_counter()
+    say(f"loading {sanitised(model)} with {chosen}")
     animate = stage.animator(models.folder(model), chosen)
     typer.echo(f"{sanitised(model)} with {chosen}, ready after {perf_counter() - began:.1f} s", err=True)
     made = stage.run(films, animate, stage.Wish(fps, motion))
@@ -302,14 +304,18 @@ def register(
     recipe: Annotated[Path | None, typer.Option(help="The run's recipe, if an address in it has a password.")] = None,
 ) -> None:
     """Complete a registration; runs register themselves."""
-    from mobilevd import params
-    from mobilevd.stages import pending
-    from mobilevd.stages import register as stage
-
     if not resume:
         raise MobileVDError("A run registers itself when it ends", allowed="--resume, to complete one that did not")
-    given = params.load(recipe) if recipe else None
-    facts = stage.resume(folder or pending.newest(), given).facts
+    from mobilevd import params
+    from mobilevd.progress import say
+    from mobilevd.stages import pending
+
+    found = folder or pending.newest()
+    say(f"completing the registration of {found}")
+    pending.check(found, given := params.load(recipe) if recipe else None)
+    from mobilevd.stages import register as stage  # PyTorch: seconds that a wrong folder or a dead server need not cost
+
+    facts = stage.resume(found, given).facts
     typer.echo(f"{facts['model']} version {facts['version']} ({facts['verdict']}), run {facts['run_id']}")
 
 

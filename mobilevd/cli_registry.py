@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mobilevd.errors import MobileVDError
+from mobilevd.progress import say
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 Model = Annotated[str, typer.Option(help="The registered model's name.")]
@@ -52,6 +53,7 @@ def promote(
     """Check a candidate and make it the champion."""
     from mobilevd.stages import promote as stage
 
+    say(f"promoting {f'version {version}' if version else 'the newest version'} of {model}: looking it up")
     typer.echo(stage.run(model, stage.candidate(model, version, why)).line)
 
 
@@ -64,6 +66,7 @@ def rollback(
     """Check a former champion and make it the champion again; nothing is retrained."""
     from mobilevd.stages import promote as stage
 
+    say(f"rolling {model} back to {f'version {version}' if version else 'the champion before'}: looking it up")
     typer.echo(stage.run(model, stage.former(model, version, why)).line)
 
 

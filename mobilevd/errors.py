@@ -1,11 +1,6 @@
 """Errors with a headline: what is wrong, what was got, what is allowed, and where to change it."""
 
-import re
-
-
-def sanitised(text: str) -> str:
-    """``text`` with user and password taken out of every address in it."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+from mobilevd.secrecy import sanitised
 
 
 class MobileVDError(ValueError):

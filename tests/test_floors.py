@@ -18,6 +18,7 @@ FLOOR = {
             "params",
             "shapes",
             "errors",
+            "secrecy",
             "artifacts",
             "packages",
             "progress",

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilevd.artifacts import StageRecord
-from mobilevd.errors import IntegrityError, MobileVDError, sanitised
+from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.params import Recipe
 from mobilevd.registry import tracking
+from mobilevd.secrecy import sanitised
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mobilevd import objects
-from mobilevd.errors import MobileVDError, sanitised
+from mobilevd.errors import MobileVDError
 from mobilevd.packages import project_root
+from mobilevd.secrecy import sanitised
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mobilevd.artifacts import file_sha256
-from mobilevd.errors import MobileVDError, sanitised
+from mobilevd.errors import MobileVDError
 from mobilevd.registry import acceptance, pyfunc, tracking
+from mobilevd.secrecy import sanitised
 
 REPORT_FOLDER = "pages/gates"
 LEDGER = "MOBILEVD_LEDGER"
@@ -49,8 +50,8 @@ def every(model: str) -> list[Version]:
         return [_version(found) for found in client.search_model_versions(f"name='{_checked(model)}'")]
 
 
-def find(model: str, number: str) -> Version:
-    """One version. Errors: MobileVDError when there is no such version, or MLflow does not answer."""
+def find(model: str, number: str, where: str = "--version") -> Version:
+    """One version; ``where`` it was asked for. Errors: MobileVDError when there is no such version, or no answer."""
     client = tracking.connect()
     with tracking.told("MLflow does not tell the version", kept=KEPT):
         found = client.search_model_versions(f"name='{_checked(model)}'")
@@ -58,7 +59,7 @@ def find(model: str, number: str) -> Version:
         if str(version.version) == number:
             return _version(version)
     known = ", ".join(sorted((str(version.version) for version in found), key=int)) or "none"
-    raise MobileVDError("There is no such version", got=f"{model} {number}", allowed=known, where="--version")
+    raise MobileVDError("There is no such version", got=f"{model} {number}", allowed=known, where=where)
 
 
 def aliased(model: str, alias: str) -> Version:
@@ -67,7 +68,7 @@ def aliased(model: str, alias: str) -> Version:
     if alias not in found:
         known = ", ".join(f"{name} (version {number})" for name, number in sorted(found.items())) or "none yet"
         raise MobileVDError("There is no such alias", got=f"{model}@{alias}", allowed=known, where="--model")
-    return find(model, found[alias])
+    return find(model, found[alias], "--model")
 
 
 @contextmanager

@@ -16,8 +16,9 @@ import mobilevd
 from mobilevd import artifacts
 from mobilevd.artifacts import Artifact, StageRecord, write_json
 from mobilevd.device.animate import ENDS
-from mobilevd.errors import IntegrityError, sanitised
+from mobilevd.errors import IntegrityError
 from mobilevd.params import Recipe
+from mobilevd.secrecy import sanitised
 from mobilevd.stages import ends, model_card
 from mobilevd.stages.checkout import git
 from mobilevd.stages.gate import VERDICT_FILE

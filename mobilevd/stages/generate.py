@@ -14,6 +14,7 @@ from time import perf_counter
 import numpy as np
 from jaxtyping import UInt8
 
+from mobilevd.artifacts import verify
 from mobilevd.errors import MobileVDError
 from mobilevd.video import photo, write
 from mobilevd.video.decode import UnusableError
@@ -79,7 +80,8 @@ def backend(wanted: str | None) -> str:
 
 
 def animator(folder: Path, backend: str) -> Animator:
-    """The bundle in ``folder``, ready to animate. Errors: IntegrityError for a file that changed."""
+    """The bundle in ``folder``, ready to animate. Errors: IntegrityError for a file that changed, before imports."""
+    verify(folder)
     return _in_onnx(folder) if backend == ONNX else _in_torch(folder)
 
 

@@ -61,11 +61,11 @@ def version_of(address: str):
         raise _no_model(address)
     name, number, alias = parts["name"], parts["number"], parts["alias"]
     if number:
-        return versions.find(name, number)
+        return versions.find(name, number, "--model")
     if versions.knows_ledger():
         stated = projection(Ledger(versions.ledger_address(name)).history())
         if alias in stated:
-            return versions.find(name, stated[alias])
+            return versions.find(name, stated[alias], "--model")
     return versions.aliased(name, alias)
 
 

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from pathlib import Path
 
 import yaml
@@ -11,11 +12,15 @@ from pydantic import BaseModel, ConfigDict
 
 from mobilevd import params
 from mobilevd.artifacts import Artifact, StageRecord, write_json
-from mobilevd.errors import MobileVDError, sanitised
+from mobilevd.errors import MobileVDError
 from mobilevd.params import Recipe
+from mobilevd.progress import say
+from mobilevd.registry import acceptance
+from mobilevd.secrecy import sanitised
 from mobilevd.stages import plan
 
 FILE = "pending.json"
+RETRIES = "2"  # of someone who waits at a terminal; a run that ends has more patience
 
 
 class Pending(BaseModel):
@@ -39,6 +44,25 @@ def load(folder: Path) -> Pending:
         allowed = f"the register folder of a run that was not registered, with {FILE} in it"
         raise MobileVDError("Nothing is left to register here", got=str(folder), allowed=allowed, where="--resume")
     return Pending(**json.loads(path.read_text(encoding="utf-8")))  # as written: figures may be NaN
+
+
+def check(folder: Path, given: Recipe | None) -> None:
+    """Whether there is something to complete and a server that takes it, found out within seconds.
+
+    Errors: as ``load`` and ``recipe``, and MobileVDError when MLflow does not answer.
+    """
+    made = load(folder)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
+    try:
+        acceptance.registered(recipe(made, given).registry.model, made.bundle.sha256)
+    except MobileVDError:
+        say(kept(folder))
+        raise
+
+
+def kept(folder: Path) -> str:
+    """How to go on, in words."""
+    return f"what was made is kept in {folder}: `mobilevd register --resume {folder}` completes it"
 
 
 def done(folder: Path) -> None:

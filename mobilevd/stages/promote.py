@@ -15,10 +15,12 @@ from typing import Any
 
 from mobilevd import alerts
 from mobilevd.artifacts import file_sha256
-from mobilevd.errors import IntegrityError, MobileVDError, PromotionError, sanitised
+from mobilevd.errors import IntegrityError, MobileVDError, PromotionError
 from mobilevd.params import Clip
+from mobilevd.progress import say
 from mobilevd.registry import acceptance, versions
 from mobilevd.registry.ledger import CHAMPION, PREVIOUS, Checked, Entry, Ledger, Wanted, champion, projection, standing
+from mobilevd.secrecy import sanitised
 from mobilevd.stages import lineage
 
 PROMOTE, ROLLBACK = "promote", "rollback"
@@ -160,6 +162,7 @@ def _who() -> str:
 
 def _checked(model: str, wanted: Wanted, entries: Sequence[Entry], smoke: Smoke) -> Checked:
     version = versions.find(model, wanted.to_version)
+    say(f"{model} version {version.number}: reading digests, gate report and lineage")
     check_description(version)
     with versions.bundle(version) as folder:
         digest = _digest(version, entries)
@@ -172,6 +175,7 @@ def _checked(model: str, wanted: Wanted, entries: Sequence[Entry], smoke: Smoke)
         protocol = report.get("fingerprint", report.get("protocol"))
         if wanted.action == PROMOTE and entries:
             _check_protocol(protocol, entries[-1])
+        say(f"{model} version {version.number}: animating one image")
         smoke(folder)
         sums = {"bundle_sha256": digest, "report_sha256": file_sha256(folder / lineage.REPORT)}
     return Checked(**wanted.model_dump(), **sums, protocol=protocol)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord, verify
-from mobilevd.errors import EffectError, IntegrityError, sanitised
+from mobilevd.errors import EffectError, IntegrityError, MobileVDError
 from mobilevd.evaluation import gallery
 from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
+from mobilevd.progress import say
 from mobilevd.registry import acceptance, runs, tracking
+from mobilevd.secrecy import sanitised
 from mobilevd.stages import bundle, model_card, pending
 from mobilevd.stages.labels import SHOWN
 
@@ -41,7 +43,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     (workdir / GALLERY).write_text(_gallery(recipe, inputs), encoding="utf-8")
     made = pending.Pending(records=inputs, bundle=shipped, figures=figures, started_at=started_at)
     made.save(workdir)
-    return _finish(recipe, made, workdir)
+    return _finish_or_tell(recipe, made, workdir)
 
 
 def resume(workdir: Path, recipe: Recipe | None = None) -> StageRecord:
@@ -51,7 +53,15 @@ def resume(workdir: Path, recipe: Recipe | None = None) -> StageRecord:
     Errors: as ``run``, and MobileVDError when nothing is left to do or the recipe is another one.
     """
     made = pending.load(Path(workdir).resolve())
-    return _finish(pending.recipe(made, recipe), made, Path(workdir).resolve())
+    return _finish_or_tell(pending.recipe(made, recipe), made, Path(workdir).resolve())
+
+
+def _finish_or_tell(recipe: Recipe, made: pending.Pending, workdir: Path) -> StageRecord:
+    try:
+        return _finish(recipe, made, workdir)
+    except MobileVDError:
+        say(pending.kept(workdir))
+        raise
 
 
 def _finish(recipe: Recipe, made: pending.Pending, workdir: Path) -> StageRecord:

@@ -1,7 +1,9 @@
 """The promotion as a flow: a version that animates becomes champion; a refusal ends with an error code."""
 
+import gzip
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import candidates
@@ -13,6 +15,7 @@ import yaml
 from mobilevd.registry import versions
 from mobilevd.stages import promote
 
+TOKEN = "hf_" + "aB3" * 11
 FLOW = str(Path(__file__).resolve().parents[2] / "flows" / "promote_flow.py")
 
 
@@ -31,14 +34,24 @@ def run(*words: str) -> subprocess.CompletedProcess:
     )
 
 
+def kept(folder: Path) -> Iterator[bytes]:
+    """Every file that the flow and the stores left, unpacked."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            yield gzip.decompress(data) if data[:2] == b"\x1f\x8b" and path.suffix != ".tgz" else data
+
+
 @pytest.mark.slow
 def test_a_version_that_animates_becomes_champion_and_a_second_run_finds_no_candidate(store, tmp_path):
     version = candidates.offer(tmp_path / "run", tiny_svd.write_bundle)
-    done = run("run", "--version", version, "--why", "first of all")
+    done = run("run", "--version", version, "--why", f"first of all, with {TOKEN}")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     [entry] = promote.ledger("mobilevd").history()
-    assert (entry.to_version, entry.why) == (version, "first of all")
+    assert (entry.to_version, entry.why) == (version, "first of all, with ***")
     assert entry.line in done.stdout
+    assert TOKEN.encode() not in b"".join(kept(tmp_path))
+    assert b"first of all" in b"".join(kept(tmp_path))
     assert versions.aliases("mobilevd") == {"champion": version}
     again = run("run")
     assert again.returncode != 0

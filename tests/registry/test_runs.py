@@ -11,9 +11,10 @@ import mlflow_store
 import pytest
 
 from mobilevd.artifacts import Artifact, StageRecord, file_sha256, seal, verify, write_json
-from mobilevd.errors import IntegrityError, MobileVDError, sanitised
+from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.params import check
 from mobilevd.registry import acceptance, runs, tracking
+from mobilevd.secrecy import sanitised
 
 
 @pytest.fixture

@@ -2,6 +2,11 @@
 
 # ruff: noqa: F811  (fixtures that come from the tests of the stage)
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from test_register import base, recipe, records, store  # noqa: F401
 from typer.testing import CliRunner
@@ -109,6 +114,29 @@ def test_rejected_run_is_completed_without_a_version(interrupted, store, recipe)
 def test_folder_with_nothing_pending_is_refused(tmp_path):
     with pytest.raises(MobileVDError, match="Nothing is left to register here"):
         register.resume(tmp_path)
+
+
+def test_what_cannot_work_is_told_before_anything_heavy_is_imported(interrupted, store, recipe, tmp_path, monkeypatch):
+    folder = interrupted(recipe())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photo.jpg").write_bytes(b"never read")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DOWN)
+    commands = [["register"], ["register", "--resume", str(tmp_path / "empty")]]
+    commands += [["generate", str(tmp_path / "photo.jpg"), str(tmp_path / "o.mp4"), "--model", str(tmp_path / "empty")]]
+    commands += [["registry", "promote"], ["register", "--resume", str(folder)]]
+    words = [sys.executable, str(Path(__file__).with_name("commands.py")), json.dumps(commands)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    plain, nothing, generate, promote, resume = json.loads(done.stdout.splitlines()[-1])
+    assert "--resume, to complete" in plain[-1][0]
+    assert "Nothing is left to register here" in nothing[-1][0]
+    assert generate[0][0].startswith("loading ")
+    assert "has no manifest" in generate[-1][0]
+    assert promote[0][0].startswith("promoting the newest version of mobilevd")
+    assert [line[1] for told in (plain, nothing, generate, promote[:1]) for line in told if line[1]] == []
+    assert "Where the ledger" in promote[-1][0]
+    assert f"mobilevd register --resume {folder}" in "".join(line[0] for line in resume)
+    assert "MLflow does not tell the versions" in resume[-1][0]
+    assert "torch" not in resume[-1][1]
 
 
 def test_command_without_resume_says_that_runs_register_themselves():

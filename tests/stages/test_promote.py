@@ -323,10 +323,14 @@ def test_aliases_end_at_a_switch_that_came_while_they_were_set(offer, monkeypatc
 
 
 def test_a_planted_secret_reaches_neither_ledger_nor_event(offer, events):
-    up(offer(), why="see https://me:hunter2@host/run")
+    token = "ghp_" + "a1B2" * 9
+    up(offer(), why=f"see https://me:hunter2@host/run with {token}, num_memory_tokens: 4")
     written = b"".join(path.read_bytes() for path in Path(versions.ledger_address(MODEL)).iterdir())
     assert b"https://host/run" in written
-    assert b"hunter2" not in written + json.dumps(events).encode()
+    assert b"num_memory_tokens: 4" in written
+    everything = written + json.dumps(events).encode()
+    assert b"hunter2" not in everything
+    assert token.encode() not in everything
 
 
 @pytest.fixture(scope="module")
