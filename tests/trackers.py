@@ -1,5 +1,6 @@
 """A real MLflow server with passwords, on PostgreSQL and S3, for the tests of one module."""
 
+import base64
 import os
 import shutil
 import subprocess
@@ -40,6 +41,8 @@ def server(bucket: str) -> Iterator[Tracker]:
         (folder / "auth.ini").write_text("\n".join(lines))
         own = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "tests"}
         own |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        own |= {"MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true", "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http"}
+        own |= {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode()}
         own |= {
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_S3_ENDPOINT_URL": seaweed.environment()["AWS_ENDPOINT_URL"],

@@ -33,6 +33,14 @@ class Clip:
     fps: float
 
 
+def check(folder: Path) -> None:
+    """A whole bundle. Errors: MobileVDError for another folder; IntegrityError naming a file that changed."""
+    if not (folder / CONFIG).is_file():
+        allowed = f"a folder with {CONFIG}"
+        raise MobileVDError("This folder is no bundle", got=str(folder), allowed=allowed, where="--model")
+    artifacts.verify(folder)
+
+
 class OnnxPipeline:
     """The quantized network (or another graph of ``onnx/``) between the graphs of ``ends/``."""
 
@@ -50,13 +58,9 @@ class OnnxPipeline:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, graph: str = QUANTIZED, threads: int | None = None) -> "OnnxPipeline":
-        """Load a bundle. Errors: MobileVDError for another folder; IntegrityError naming a file that changed."""
-        folder = Path(folder)
-        if not (folder / CONFIG).is_file():
-            allowed = f"a folder with {CONFIG}"
-            raise MobileVDError("This folder is no bundle", got=str(folder), allowed=allowed, where="--model")
-        artifacts.verify(folder)
-        return cls(folder, graph, threads)
+        """Load a bundle. Errors: as ``check``."""
+        check(Path(folder))
+        return cls(Path(folder), graph, threads)
 
     def __call__(
         self,

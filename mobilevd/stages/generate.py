@@ -14,7 +14,6 @@ from time import perf_counter
 import numpy as np
 from jaxtyping import UInt8
 
-from mobilevd.artifacts import verify
 from mobilevd.errors import MobileVDError
 from mobilevd.video import photo, write
 from mobilevd.video.decode import UnusableError
@@ -80,9 +79,13 @@ def backend(wanted: str | None) -> str:
 
 
 def animator(folder: Path, backend: str) -> Animator:
-    """The bundle in ``folder``, ready to animate. Errors: IntegrityError for a file that changed, before imports."""
-    verify(folder)
-    return _in_onnx(folder) if backend == ONNX else _in_torch(folder)
+    """The bundle in ``folder``, ready to animate. Errors: as ``check``, before PyTorch is imported."""
+    if backend == ONNX:
+        return _in_onnx(folder)
+    from mobilevd.device.animate import check
+
+    check(folder)
+    return _in_torch(folder)
 
 
 def run(films: Sequence[Film], animate: Animator, wish: Wish) -> Iterator[Made]:

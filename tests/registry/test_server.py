@@ -3,8 +3,14 @@
 Skipped, saying so, where PostgreSQL is not installed.
 """
 
+import base64
+import hmac
+import json
 import os
 import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import candidates
@@ -17,10 +23,12 @@ from trackers import PASSWORD, USER
 from mobilevd.artifacts import verify as verify_folder
 from mobilevd.errors import MobileVDError
 from mobilevd.registry import acceptance, tracking, versions
+from mobilevd.registry.ledger import champion
 from mobilevd.stages import models, promote, verify
 
 pytestmark = pytest.mark.slow
-SECRETS = (PASSWORD, seaweed.SECRET, "planted-in-the-database-url", "planted-in-the-environment")
+SIGNED = "planted-in-the-webhook"
+SECRETS = (PASSWORD, seaweed.SECRET, "planted-in-the-database-url", "planted-in-the-environment", SIGNED)
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
 
@@ -30,8 +38,29 @@ def tracker():
         yield running
 
 
+@pytest.fixture(scope="module")
+def hook():
+    """A webhook: its address, and of every event its headers, its body, and who was champion when it came."""
+    told = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told.append((dict(self.headers), body, champion(promote.ledger(MODEL).history())))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", told
+    server.shutdown()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def offered(tracker, tmp_path_factory):
+def offered(tracker, hook, tmp_path_factory):
     """Two versions on the server, the first of them promoted; no test changes them."""
     home = tmp_path_factory.mktemp("server")
     with pytest.MonkeyPatch.context() as patched:
@@ -43,6 +72,7 @@ def offered(tracker, tmp_path_factory):
             patched.setenv(name, value)
         for number in range(2):
             candidates.offer(home / str(number), note="num_memory_tokens: 4")
+        tracking.connect().create_webhook("champion", hook[0], ["model_version_alias.created"], secret=SIGNED)
         up("1")
         yield home
 
@@ -62,6 +92,30 @@ def test_version_on_the_server_is_promoted_verified_fetched_and_rolled_back():
     promote.run(MODEL, wanted, lambda folder: None)
     assert versions.aliases(MODEL) == {"champion": "1"}
     assert models.folder(f"models:/{MODEL}@champion") != folder
+
+
+def test_the_servers_own_webhook_tells_of_every_switch_after_it_was_made(hook):
+    before = len(hook[1])
+    up("2")
+    until = time.monotonic() + 30
+    while len(hook[1]) < before + 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    promote.run(MODEL, promote.former(MODEL, None, "as it was"), lambda folder: None)
+    said = [json.loads(body)["data"] for _, body, _ in hook[1][before : before + 2]]
+    assert {(event["alias"], event["version"]) for event in said} == {("champion", "2"), ("previous", "1")}
+    headers, body, champion_then = hook[1][before]
+    assert champion_then == "2", "the ledger had it before anyone was told"
+    signed = b".".join([headers["X-MLflow-Delivery-Id"].encode(), headers["X-MLflow-Timestamp"].encode(), body])
+    digest = base64.b64encode(hmac.digest(SIGNED.encode(), signed, "sha256")).decode()
+    assert headers["X-MLflow-Signature"] == f"v1,{digest}"
+
+
+def test_a_refused_promotion_tells_nobody(hook):
+    before = len(hook[1])
+    with pytest.raises(MobileVDError, match="no such version"):
+        up("999")
+    time.sleep(1)
+    assert len(hook[1]) == before
 
 
 def test_damage_in_the_store_is_refused_by_name(tmp_path):

@@ -19,10 +19,19 @@ from mobilevd.registry.ledger import champion
 from mobilevd.stages import promote
 
 MODEL = "mobilevd"
-POINTS = {
+ON_S3 = os.environ.get(versions.LEDGER, "").startswith("s3://")
+IN_THE_LEDGER = {
     "checked, nothing written": (objects.Folder, "create", "before"),
     "entry written aside": (objects, "_link", "before"),
     "entry made": (objects, "_link", "after"),
+}
+ON_S3_INSTEAD = {
+    "checked, nothing written": (objects.Bucket, "create", "before"),
+    "entry not yet sent": (objects.Bucket, "_put", "before"),
+    "entry made": (objects.Bucket, "_put", "after"),
+}
+POINTS = {
+    **(ON_S3_INSTEAD if ON_S3 else IN_THE_LEDGER),
     "entry made, aliases not": (versions, "point", "before"),
     "first alias set": (versions, "point", "after"),
     "aliases set, nobody told": (promote, "announce", "before"),

@@ -3,6 +3,8 @@
 # ruff: noqa: F811  (fixtures that come from the tests of the stage)
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,47 @@ def test_registering_that_broke_in_the_middle_leaves_no_version_and_is_done_once
     assert len(list(store.search_model_versions())) == 1
 
 
+@pytest.fixture
+def small_disk(store, tmp_path):
+    """The place of the artifacts is a file system of its own, of 16 MB; the database lies elsewhere."""
+    place = tmp_path / "store" / "mlruns"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def leave(place, free: int) -> None:
+    """Fill the disk but for ``free`` bytes."""
+    ballast = place / "ballast"
+    ballast.unlink(missing_ok=True)
+    with ballast.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(place).free - free)
+
+
+def test_a_disk_that_is_full_takes_nothing_and_what_was_made_is_completed_when_there_is_room(
+    small_disk, store, recipe, records, tmp_path
+):
+    accepted, folder = recipe(), tmp_path / "register"
+    leave(small_disk, 0)
+    with pytest.raises(MobileVDError, match=r"did not take the run; kept(.|\n)*No space left on device"):
+        register.run(accepted, records(accepted), folder)
+    size = sum(path.stat().st_size for path in (folder / "bundle").rglob("*") if path.is_file())
+    leave(small_disk, size // 2)
+    with pytest.raises(MobileVDError, match=r"did not take the bundle; kept: the bundle, whole(.|\n)*No space left on"):
+        register.resume(folder)
+    assert list(store.search_model_versions()) == []
+    (small_disk / "ballast").unlink()
+    told = CliRunner().invoke(cli.app, ["register", "--resume", str(folder)], catch_exceptions=False)
+    assert told.stdout.startswith("mobilevd version 1 (passed), run ")
+    version = store.get_model_version("mobilevd", "1")
+    verify(small_disk / version.source.partition("mlruns/")[2] / "bundle", version.tags["bundle_sha256"])
+    outer = [run for run in runs(store) if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.status for run in outer] == ["FINISHED"]
+
+
 def test_recipe_with_a_password_is_asked_for_and_another_one_refused(interrupted, store, recipe):
     secret = recipe(prepare={"data": "https://me:swordfish@host/videos"})
     folder = interrupted(secret)
@@ -130,7 +173,7 @@ def test_what_cannot_work_is_told_before_anything_heavy_is_imported(interrupted,
     assert "--resume, to complete" in plain[-1][0]
     assert "Nothing is left to register here" in nothing[-1][0]
     assert generate[0][0].startswith("loading ")
-    assert "has no manifest" in generate[-1][0]
+    assert "This folder is no bundle" in generate[-1][0]
     assert promote[0][0].startswith("promoting the newest version of mobilevd")
     assert [line[1] for told in (plain, nothing, generate, promote[:1]) for line in told if line[1]] == []
     assert "Where the ledger" in promote[-1][0]

@@ -334,22 +334,33 @@ def test_a_planted_secret_reaches_neither_ledger_nor_event(offer, events):
 
 
 @pytest.fixture(scope="module")
-def script(tmp_path_factory, hook):
-    """What the processes of ``promotions.py`` did with ten versions, the versions, and the events."""
+def promoted(tmp_path_factory, hook):
+    """What the processes of ``promotions.py`` did with ten versions, and the events: by where the ledger lay."""
     address, told = hook
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", os.pathsep.join(map(str, SCRIPT.parents[1:3])))  # its helpers, and this checkout
+        tests = os.pathsep.join(map(str, SCRIPT.parents[1:3]))  # the script's helpers, and this checkout
+        patched.setenv("PYTHONPATH", tests)
         patched.setenv(alerts.WEBHOOK, address)
+        patched.delenv(versions.LEDGER, raising=False)
         mlflow_store.use(tmp_path_factory.mktemp("processes"), patched)
         numbers = [candidates.offer(tmp_path_factory.mktemp("run")) for _ in range(10)]
-        told.clear()
-        done = subprocess.run([sys.executable, str(SCRIPT), *numbers], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout.splitlines()[-1]) | {"numbers": numbers, "events": list(told)}
+
+        def ran() -> dict:
+            told.clear()
+            done = subprocess.run([sys.executable, str(SCRIPT), *numbers], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout.splitlines()[-1]) | {"numbers": numbers, "events": list(told)}
+
+        found = {"folder": ran()}
+        seaweed.use(patched)
+        patched.setenv(versions.LEDGER, "s3://bucket/ledger-of-the-processes")
+        yield found | {"s3": ran()}
 
 
 @pytest.mark.slow
-def test_of_promotions_at_once_one_wins_and_the_others_are_told(script):
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_of_promotions_at_once_one_wins_and_the_others_are_told(promoted, place):
+    script = promoted[place]
     ended = script["together"]
     [line] = [told for told in ended["told"] if told.startswith("entry 1: ")]
     losers = [told for told in ended["told"] if told != line]
@@ -360,10 +371,12 @@ def test_of_promotions_at_once_one_wins_and_the_others_are_told(script):
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_point_of_a_switch_leaves_one_champion_that_reconcile_finishes(script):
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_kill_at_any_point_of_a_switch_leaves_one_champion_that_reconcile_finishes(promoted, place):
+    script = promoted[place]
     before, made = script["together"]["state"]["champion"], 1
     for number, (point, code, (found, _, repaired)) in zip(script["numbers"][3:], script["killed"], strict=True):
-        switched = point not in ("checked, nothing written", "entry written aside")
+        switched = point not in ("checked, nothing written", "entry written aside", "entry not yet sent")
         now, made = (number, made + 1) if switched else (before, made)
         assert (code, found["champion"], found["entries"]) == (-signal.SIGKILL, now, made), point
         assert (repaired["champion"], repaired["aliases"]["champion"], repaired["entries"]) == (now, now, made), point
