@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import random
 import shutil
 import socket
@@ -9,12 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 KEY, SECRET = "tests", "a-secret-of-the-tests"
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
+WEED = Path(sys.executable).parent / "weed"
+SHELL: list[str] = []  # what leads its shell to the server
 BEYOND = 10_000  # every port's gRPC companion lies so far above it
 
 
@@ -32,8 +36,9 @@ def environment() -> dict[str, str]:
     found = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}", "AWS_DEFAULT_REGION": "us-east-1"}
     found |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen([Path(sys.executable).parent / "weed", *words], stdout=log, stderr=log)
+        server = subprocess.Popen([WEED, *words], stdout=log, stderr=log)
     atexit.register(_stop, server, folder)
+    SHELL[:] = [f"-master=127.0.0.1:{master}", f"-filer=127.0.0.1:{filer}"]
     _wait(found["AWS_ENDPOINT_URL"], folder / "log.txt")
     return found
 
@@ -42,6 +47,46 @@ def use(monkeypatch) -> None:
     """Bring boto3 to the server for one test."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def full(bucket: str) -> Iterator[None]:
+    """A bucket of this test alone is over its quota: the server takes nothing more into it, and still gives."""
+    import boto3
+
+    client = boto3.client("s3")
+    client.put_object(Bucket=bucket, Key="ballast", Body=os.urandom(2_000_000))  # what can be packed takes no room
+    _ordered(f"s3.bucket.quota -name={bucket} -op=set -sizeMB=1")
+    try:
+        _until(lambda: not _takes(client, bucket))
+        yield
+    finally:
+        _ordered(f"s3.bucket.quota -name={bucket} -op=remove")
+        _until(lambda: _takes(client, bucket))
+
+
+def _takes(client, bucket: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    _ordered("s3.bucket.quota.enforce -apply")
+    try:
+        client.put_object(Bucket=bucket, Key="probe", Body=b"x")
+    except ClientError:
+        return False
+    return True
+
+
+def _ordered(command: str) -> None:
+    lines = "\n".join(["lock", command, "unlock", "exit", ""])
+    subprocess.run([WEED, "shell", *SHELL], input=lines, text=True, capture_output=True, check=True, timeout=60)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        if time.monotonic() > until:
+            raise TimeoutError("the quota of the bucket does not follow")
+        time.sleep(0.5)
 
 
 def _stop(server: subprocess.Popen, folder: Path) -> None:

@@ -27,6 +27,7 @@ from mobilevd.registry.ledger import champion
 from mobilevd.stages import models, promote, verify
 
 pytestmark = pytest.mark.slow
+TRACKED = "tracked"  # the bucket of the server alone
 SIGNED = "planted-in-the-webhook"
 SECRETS = (PASSWORD, seaweed.SECRET, "planted-in-the-database-url", "planted-in-the-environment", SIGNED)
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
@@ -34,7 +35,11 @@ IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOU
 
 @pytest.fixture(scope="module")
 def tracker():
-    with trackers.server("bucket") as running:
+    import boto3
+
+    with pytest.MonkeyPatch.context() as patched, trackers.server(TRACKED) as running:
+        seaweed.use(patched)
+        boto3.client("s3").create_bucket(Bucket=TRACKED)
         yield running
 
 
@@ -126,7 +131,7 @@ def test_damage_in_the_store_is_refused_by_name(tmp_path):
     import boto3
 
     key = f"mlflow/{experiment}/{run_id}/artifacts/model/bundle/unet/weights.safetensors"
-    boto3.client("s3").put_object(Bucket="bucket", Key=key, Body=b"another network")
+    boto3.client("s3").put_object(Bucket=TRACKED, Key=key, Body=b"another network")
     before = len(promote.ledger(MODEL).history())
     with pytest.raises(MobileVDError, match=r"unet/weights\.safetensors"):
         up(version)
@@ -141,12 +146,12 @@ def test_wrong_password_is_a_clear_error_that_does_not_show_it(monkeypatch):
 
 
 def test_server_that_is_slow_is_a_clear_error_and_registers_nothing(tracker, monkeypatch):
-    known = len(tracking.connect().search_model_versions(f"name='{MODEL}'"))
+    known = len(_versions())
     with monkeypatch.context() as patched:
         for name, value in IMPATIENT.items():
             patched.setenv(name, value)
         _stopped(tracker)
-    assert len(tracking.connect().search_model_versions(f"name='{MODEL}'")) == known
+    assert len(_versions()) == known
 
 
 def _stopped(tracker) -> None:
@@ -159,23 +164,27 @@ def _stopped(tracker) -> None:
     assert "imed out" in str(caught.value)
 
 
-def test_store_that_takes_nothing_registers_nothing(tracker, tmp_path, monkeypatch):
-    """The server's bucket refuses: what a full or a foreign store looks like from here."""
-    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+def test_store_that_is_full_registers_nothing_and_takes_it_when_there_is_room(tracker, tmp_path, monkeypatch):
+    register, known = acceptance.register, len(_versions())
 
-    known = len(tracking.connect().search_model_versions(f"name='{MODEL}'"))
-    takes = HttpArtifactRepository.log_artifacts
+    def when_full(*words):
+        with seaweed.full(TRACKED):
+            with monkeypatch.context() as patched:
+                patched.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+                with pytest.raises(MobileVDError, match=r"did not take the bundle; kept: the bundle, whole") as caught:
+                    register(*words)
+            assert "no version was created; `mobilevd register --resume` completes it" in str(caught.value)
+            assert len(_versions()) == known
+        return register(*words)
 
-    def full(self, folder: str, path: str | None = None):
-        if path == "model/bundle":
-            raise OSError(28, "No space left on device")
-        takes(self, folder, path)
+    monkeypatch.setattr(acceptance, "register", when_full)
+    version = candidates.offer(tmp_path)
+    assert len(_versions()) == known + 1
+    verify_folder(models.folder(f"models:/{MODEL}/{version}"), versions.find(MODEL, version).tags["bundle_sha256"])
 
-    monkeypatch.setattr(HttpArtifactRepository, "log_artifacts", full)
-    with pytest.raises(MobileVDError, match=r"did not take the bundle; kept: the bundle, whole(.|\n)*No space left"):
-        candidates.offer(tmp_path)
-    monkeypatch.undo()
-    assert len(tracking.connect().search_model_versions(f"name='{MODEL}'")) == known
+
+def _versions() -> list:
+    return list(tracking.connect().search_model_versions(f"name='{MODEL}'"))
 
 
 def test_planted_secrets_are_in_no_row_object_log_or_file(tracker, offered):
@@ -189,9 +198,11 @@ def test_planted_secrets_are_in_no_row_object_log_or_file(tracker, offered):
         rows = [repr(row) for table in tables.sorted_tables for row in connection.execute(table.select())]
     engine.dispose()
     client = boto3.client("s3")
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket")
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    found = [client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys]
+    found = []
+    for bucket in ("bucket", TRACKED):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        found += [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
     found += [path.read_bytes() for path in Path(offered).rglob("*") if path.is_file()]
     everything = "\n".join(rows).encode() + b"\n".join(found) + tracker.log.read_bytes()
     assert b"num_memory_tokens: 4" in everything
