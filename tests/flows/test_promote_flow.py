@@ -1,9 +1,12 @@
 """The promotion as a flow: a version that animates becomes champion; a refusal ends with an error code."""
 
 import gzip
+import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import candidates
@@ -12,6 +15,7 @@ import pytest
 import tiny_svd
 import yaml
 
+from mobilevd import alerts
 from mobilevd.registry import versions
 from mobilevd.stages import promote
 
@@ -26,6 +30,30 @@ def store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(candidates.recipe().model_dump(mode="json")))
     return mlflow_store.use(tmp_path / "store", monkeypatch)
+
+
+@pytest.fixture
+def heard(store, monkeypatch):
+    """The events that the flow sends, as if it were deployed: of each its body, and the ledger when it came."""
+    events = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            events.append((body, promote.ledger("mobilevd").history()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in (alerts.WEBHOOK, "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("ARGO_WORKFLOW_TEMPLATE", "promoteflow")
+    yield events
+    server.shutdown()
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -43,7 +71,7 @@ def kept(folder: Path) -> Iterator[bytes]:
 
 
 @pytest.mark.slow
-def test_a_version_that_animates_becomes_champion_and_a_second_run_finds_no_candidate(store, tmp_path):
+def test_a_version_that_animates_becomes_champion_and_a_second_run_finds_no_candidate(store, heard, tmp_path):
     version = candidates.offer(tmp_path / "run", tiny_svd.write_bundle)
     done = run("run", "--version", version, "--why", f"first of all, with {TOKEN}")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
@@ -53,10 +81,15 @@ def test_a_version_that_animates_becomes_champion_and_a_second_run_finds_no_cand
     assert TOKEN.encode() not in b"".join(kept(tmp_path))
     assert b"first of all" in b"".join(kept(tmp_path))
     assert versions.aliases("mobilevd") == {"champion": version}
+    (metaflows, then), (webhooks, afterwards) = heard
+    assert (metaflows["name"], metaflows["payload"]["to_version"]) == ("mobilevd-champion", version)
+    assert (webhooks["event"], webhooks["to_version"]) == ("mobilevd.champion", version)
+    assert then == afterwards == [entry], "the ledger had it before anyone was told"
     again = run("run")
     assert again.returncode != 0
     assert "This version is the champion already" in again.stdout + again.stderr
     assert promote.ledger("mobilevd").history() == [entry]
+    assert len(heard) == 2, "a refusal is told to nobody"
 
 
 def test_every_step_says_what_it_does(store):
