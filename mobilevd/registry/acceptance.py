@@ -1,7 +1,7 @@
 """A bundle that passed its gates becomes a version; one that did not is noted on its run.
 
 **Keeps** a version is created last, after its bundle was read back from the store by digest, and only for a passed
-verdict (``tests/registry/test_runs.py``).
+verdict (``tests/registry/test_acceptance.py``).
 """
 
 import json

@@ -1,72 +1,23 @@
-"""What is written to MLflow, what never is, and that a version means an accepted bundle that lies in the store."""
+"""What is written to MLflow, and what never is."""
 
 import json
-import math
 import os
-import shutil
 from pathlib import Path
 
 import candidates
-import mlflow_store
 import pytest
 
-from mobilevd.artifacts import Artifact, StageRecord, file_sha256, seal, verify, write_json
+from mobilevd.artifacts import StageRecord
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.params import check
 from mobilevd.registry import acceptance, runs, tracking
 from mobilevd.secrecy import sanitised
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    return mlflow_store.use(tmp_path / "store", monkeypatch)
-
-
-@pytest.fixture
-def recipe():
-    return candidates.recipe()
-
-
-def record(folder: Path, recipe, stage: str, started_at: float, **values) -> StageRecord:
-    (folder / stage / "made").mkdir(parents=True)
-    (folder / stage / "made" / "weights.safetensors").write_bytes(stage.encode())
-    (folder / stage / "curve.png").write_bytes(b"picture")
-    own = {"artifacts": {"made": seal(folder / stage / "made")}, "pictures": {"curve": "curve.png"}}
-    time = {"started_at": started_at, "seconds": 2.5}
-    return StageRecord(stage=stage, recipe_digest=recipe.digest, data_md5="d" * 32, **time, **(own | values))
-
-
-@pytest.fixture
-def records(tmp_path, recipe):
-    curves = {"val_loss": [(step, 1.0 / step) for step in range(1, 1302)], "lr": [(1, 0.5)]}
-    first = record(tmp_path, recipe, "finetune", 1_700_000_000.25, curves=curves, figures={"val_loss_after": 0.5})
-    second = record(tmp_path, recipe, "prune", 1_700_000_003.0, figures={"student.fvd": 812.5})
-    return {"finetune": first, "prune": second}
-
-
-@pytest.fixture
-def bundle(tmp_path, recipe):
-    def make(verdict="passed", passed=True, recipe_digest=recipe.digest) -> Artifact:
-        folder = tmp_path / "bundle"
-        rows = [{"metric": "student.fvd", "passed": passed, "limit": 900.0}]
-        clip = {"frames": 3, "fps": 7.0, "width": 64, "height": 64}
-        write_json(folder / "pipeline.json", {"clip": clip, "motion_bucket": 127})
-        write_json(folder / "gates.json", {"verdict": verdict, "recipe": recipe_digest, "rows": rows})
-        (folder / "unet").mkdir(exist_ok=True)
-        (folder / "unet" / "weights.safetensors").write_bytes(b"w" * 100)
-        return seal(folder)
-
-    return make
-
-
 def nested(store, run_id: str) -> list:
     experiment = store.get_run(run_id).info.experiment_id
     found = store.search_runs([experiment], f"tags.mlflow.parentRunId = '{run_id}'", order_by=["start_time ASC"])
     return list(found)
-
-
-def versions(store) -> list:
-    return list(store.search_model_versions())
 
 
 def test_default_store_lies_in_the_project_and_the_environment_wins(monkeypatch):
@@ -140,105 +91,6 @@ def test_artifacts_lie_beside_the_database_whatever_the_working_directory(
     run_id = runs.log_run(recipe, records, "passed", [])
     assert store.get_run(run_id).info.artifact_uri.startswith((tmp_path / "store" / "mlruns").as_uri())
     assert list(elsewhere.iterdir()) == []
-
-
-def test_a_passed_bundle_becomes_a_version_whose_source_holds_it(store, recipe, records, bundle):
-    run_id = runs.log_run(recipe, records, "passed", [])
-    shipped = bundle()
-    first = acceptance.register(recipe, run_id, shipped, {"data_md5": "d" * 32, "git_commit": "unknown"})
-    second = acceptance.register(recipe, run_id, shipped, {})
-    assert (first, second) == ("1", "2")
-    version = store.get_model_version("mobilevd", first)
-    expected = {"verdict": "passed", "recipe_digest": recipe.digest, "bundle_sha256": shipped.sha256}
-    expected["mlmodel_sha256"] = file_sha256(Path(version.source.removeprefix("file://")) / "MLmodel")
-    assert version.tags == expected | {"data_md5": "d" * 32, "git_commit": "unknown"}
-    assert (version.run_id, version.status) == (run_id, "READY")
-    verify(Path(version.source.removeprefix("file://")) / "bundle", shipped.sha256)
-
-
-def test_a_rejected_run_is_written_down_and_has_no_version(store, recipe, records, bundle):
-    run_id = runs.log_run(recipe, records, "rejected", [])
-    shipped = bundle(verdict="rejected", passed=False)
-    acceptance.reject(run_id, shipped)
-    tags = store.get_run(run_id).data.tags
-    assert (tags["verdict"], tags["bundle"], tags["bundle_sha256"]) == ("rejected", shipped.uri, shipped.sha256)
-    assert len(nested(store, run_id)) == 2
-    assert versions(store) == []
-
-
-@pytest.mark.parametrize(
-    "report",
-    [
-        {"verdict": "rejected", "passed": False},
-        {"verdict": "passed", "passed": False},
-        {"verdict": "passed", "recipe_digest": "another"},
-    ],
-)
-def test_a_report_that_does_not_say_passed_for_this_recipe_is_refused(store, recipe, records, bundle, report):
-    run_id = runs.log_run(recipe, records, "passed", [])
-    with pytest.raises(MobileVDError, match="Only a bundle that passed"):
-        acceptance.register(recipe, run_id, bundle(**report), {})
-    assert versions(store) == []
-
-
-def test_a_run_that_was_rejected_takes_no_passed_bundle(store, recipe, records, bundle):
-    run_id = runs.log_run(recipe, records, "rejected", [])
-    with pytest.raises(MobileVDError, match="did not pass"):
-        acceptance.register(recipe, run_id, bundle(), {})
-    assert versions(store) == []
-
-
-@pytest.mark.parametrize("stored", [912.5, math.nan, None])
-def test_figures_in_the_store_that_do_not_pass_are_refused(store, recipe, records, bundle, stored):
-    told = {name: value for name, value in {"student.fvd": stored}.items() if value is not None}
-    changed = {"prune": records["prune"].model_copy(update={"figures": told})}
-    run_id = runs.log_run(recipe, records | changed, "passed", [])
-    with pytest.raises(MobileVDError, match=r"figures in MLflow do not pass(.|\n)*student\.fvd"):
-        acceptance.register(recipe, run_id, bundle(), {})
-    assert versions(store) == []
-
-
-def test_report_of_other_gates_is_refused(store, recipe, records, bundle):
-    run_id = runs.log_run(recipe, records, "passed", [])
-    shipped = bundle()
-    rows = [{"metric": "student.motion", "passed": True, "limit": 0.5}]
-    write_json(shipped.path / "gates.json", {"verdict": "passed", "recipe": recipe.digest, "rows": rows})
-    with pytest.raises(MobileVDError, match="not of the recipe's gates"):
-        acceptance.register(recipe, run_id, seal(shipped.path), {})
-    assert versions(store) == []
-
-
-def test_a_bundle_that_changed_is_refused(store, recipe, records, bundle):
-    run_id = runs.log_run(recipe, records, "passed", [])
-    shipped = bundle()
-    (shipped.path / "unet" / "weights.safetensors").write_bytes(b"x" * 100)
-    with pytest.raises(IntegrityError, match=r"unet/weights\.safetensors"):
-        acceptance.register(recipe, run_id, shipped, {})
-    assert versions(store) == []
-
-
-def test_a_store_that_damages_the_bundle_gets_no_version(store, recipe, records, bundle):
-    run_id = runs.log_run(recipe, records, "passed", [])
-    shipped = bundle()
-    acceptance.register(recipe, run_id, shipped, {})
-    stored = Path(store.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "model" / "bundle"
-    (stored / "unet" / "stranger.safetensors").write_bytes(b"another run's")
-    with pytest.raises(IntegrityError, match="stranger"):
-        acceptance.register(recipe, run_id, shipped, {})
-    assert [version.version for version in versions(store)] in ([1], ["1"])
-
-
-def test_a_store_without_room_is_a_clear_error_that_says_what_is_kept(store, recipe, records, bundle, tmp_path):
-    run_id = runs.log_run(recipe, records, "passed", [])
-    shipped = bundle()
-    shutil.rmtree(tmp_path / "store" / "mlruns")
-    (tmp_path / "store" / "mlruns").write_text("no folder can be made here")
-    with pytest.raises(MobileVDError) as caught:
-        acceptance.register(recipe, run_id, shipped, {})
-    assert shipped.uri in str(caught.value)
-    assert "no version was created" in str(caught.value)
-    assert versions(store) == []
-    verify(shipped.path, shipped.sha256)
 
 
 def test_a_run_that_could_not_be_written_down_ends_as_failed(store, recipe, records):
