@@ -24,6 +24,7 @@ from mobilevd.registry.ledger import champion
 from mobilevd.stages import lineage, promote
 
 SCRIPT = Path(__file__).with_name("promotions.py")
+LEDGERS = ("", "s3://bucket/ledger-of-refusals")  # "": beside the artifacts, in a folder
 
 
 @pytest.fixture
@@ -40,11 +41,14 @@ def offer(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A store with a champion, version 1, for tests that leave it as it is."""
+    """A store with a champion, version 1, in a ledger of either kind, for tests that leave them as they are."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.delenv(versions.LEDGER, raising=False)
+        seaweed.use(patched)
         mlflow_store.use(tmp_path_factory.mktemp("shared"), patched)
-        up(candidates.offer(tmp_path_factory.mktemp("champion")))
+        version = candidates.offer(tmp_path_factory.mktemp("champion"))
+        for place in reversed(LEDGERS):
+            patched.setenv(versions.LEDGER, place)
+            up(version)
         yield
 
 
@@ -211,14 +215,17 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refused_candidate_changes_nothing(shared, events, tmp_path, name):
+def test_a_refused_candidate_changes_nothing(shared, events, tmp_path, monkeypatch, name):
     damage, said = REFUSALS[name]
     version = candidates.offer(tmp_path)
     damage(version)
-    before = state(events)
-    with pytest.raises(MobileVDError, match=f"(?m){said}"):
-        up(version)
-    assert state(events) == before
+    for place in LEDGERS:
+        monkeypatch.setenv(versions.LEDGER, place)
+        before = state(events)
+        assert len(before[0]) == 1
+        with pytest.raises(MobileVDError, match=f"(?m){said}"):
+            up(version)
+        assert state(events) == before
 
 
 def test_the_protocol_of_a_champion_is_in_the_ledger(shared):
