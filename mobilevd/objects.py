@@ -40,6 +40,15 @@ def at(address: str) -> "Folder | Bucket":
     raise MobileVDError("Objects cannot lie there", got=address, allowed="a folder, or s3://bucket/prefix")
 
 
+def client(tries: int, connect_s: int, read_s: int) -> Any:
+    """S3's client, which reads region, endpoint and keys from the environment as it is now."""
+    import boto3
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "max_attempts": tries}
+    return boto3.Session().client("s3", config=Config(retries=retries, connect_timeout=connect_s, read_timeout=read_s))
+
+
 def failures() -> tuple[type[Exception], ...]:
     """The kinds of errors that S3 and its client raise; none where the client is not installed."""
     if find_spec("boto3") is None:
@@ -92,13 +101,9 @@ class Bucket:
     """Objects of one bucket under one prefix, created with ``If-None-Match: *``."""
 
     def __init__(self, bucket: str, prefix: str):
-        import boto3
-        from botocore.config import Config
-
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
-        config = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=30)
         with self.told():
-            self.client = boto3.Session().client("s3", config=config)  # its own: reads the environment now
+            self.client = client(tries=5, connect_s=5, read_s=30)
 
     def names(self) -> list[str]:
         """The names of all objects, sorted."""

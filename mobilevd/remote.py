@@ -190,15 +190,9 @@ def _refused(error: Exception, address: str) -> MobileVDError:
 
 @contextmanager
 def _store(address: str) -> Iterator[Any]:
-    import boto3
-    from boto3.exceptions import Boto3Error
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    config = Config(retries={"mode": "standard", "max_attempts": TRIES}, connect_timeout=CONNECT_S, read_timeout=READ_S)
     try:
-        yield boto3.Session().client("s3", config=config)
-    except (BotoCoreError, ClientError, Boto3Error) as error:
+        yield objects.client(TRIES, CONNECT_S, READ_S)
+    except objects.failures() as error:
         raise _refused(error, address) from None
 
 
