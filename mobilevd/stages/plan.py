@@ -1,6 +1,7 @@
 """Before the first stage and after the last: where a run writes, what it will do, how it ended."""
 
 import os
+from pathlib import Path
 
 from mobilevd.packages import project_root
 from mobilevd.params import Recipe

@@ -41,6 +41,12 @@ def test_run_folder_is_the_flows_and_the_runs_own(monkeypatch):
     assert plan.run_folder("TrainFlow", "17") == "/scratch/runs/TrainFlow/17"
 
 
+def test_nothing_to_resume_from_is_told_before_anything_runs(base, tmp_path):
+    asked = recipe(base, training={"resume": {"finetune": str(tmp_path / "gone")}})
+    with pytest.raises(RecipeError, match=r"nothing to resume from(.|\n)*gone \(no such folder"):
+        plan.announce(asked, "/runs/1")
+
+
 def test_announcement_tells_recipe_base_seed_clip_and_folder(base):
     told = plan.announce(recipe(base), "/runs/1")
     for expected in (
