@@ -14,6 +14,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 app.add_typer(cli_registry.app, name="registry")
 app.add_typer(cli_ucf101.app, name="ucf101")
 Backend = Literal["torch", "onnx"]
+Preprocessing = Literal["tf-reference", "stylegan-v", "sf-v"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -166,7 +167,7 @@ def evaluate(
     fps: Annotated[float, typer.Option(help="Frames per second to read them at.", min=0.1)] = 7.0,
     width: Annotated[int, typer.Option(help="Width they are fitted to, in pixels.", min=64)] = 512,
     height: Annotated[int, typer.Option(help="Height they are fitted to, in pixels.", min=64)] = 256,
-    preprocessing: Annotated[str, typer.Option(help="tf-reference, stylegan-v or sf-v.")] = "tf-reference",
+    preprocessing: Annotated[Preprocessing, typer.Option(help="How pixels reach I3D.")] = "tf-reference",
     features: Annotated[Path | None, typer.Option(help="Another feature network than I3D, an ONNX file.")] = None,
     features_sha256: Annotated[str, typer.Option(help="The digest of that file.")] = "",
     diversity: Annotated[bool, typer.Option("--diversity", help="LPIPS between clips, too.")] = False,
@@ -181,11 +182,16 @@ def evaluate(
     """FVD, KVD and motion between two folders of videos, the first clip of each file, with 95 % intervals."""
     from mobilevd.evaluation import report as reports
     from mobilevd.stages import compare, compared_page, extractor
+    from mobilevd.video import write
 
     earlier = reports.read(against) if against else None
+    if features and preprocessing != "tf-reference":
+        raise MobileVDError("--preprocessing is I3D's, and --features is another network", got=preprocessing)
+    for path in filter(None, (report, page)):
+        write.check_place(path.parent)
     clip = compare.clip_of(frames, fps, width, height)
     seen = extractor.of_file(features, features_sha256, frames) if features else extractor.of_i3d(preprocessing)
-    made = compare.folders(real, [generated, *(beside or [])], clip, seen, diversity, references)
+    made = compare.folders(real, [generated, *(beside or [])], clip, seen, diversity, references, earlier)
     made.report.save(report)
     if page:
         page.write_text(compared_page.page(made), encoding="utf-8")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mobilevd import cli
+from mobilevd.evaluation import i3d
 
 COMMANDS = ("sample-data", "cost", "evaluate", "generate")
 
@@ -176,7 +178,7 @@ def test_impossible_option_of_generate_is_refused_by_its_name(refused, bundle, p
     assert named in said
 
 
-@pytest.mark.parametrize("options", [("--frames", "8"), ("--frames", "65"), ("--fps", "0")])
+@pytest.mark.parametrize("options", [("--frames", "8"), ("--frames", "65"), ("--fps", "0"), ("--preprocessing", "zz")])
 def test_impossible_option_of_evaluate_is_refused_by_its_name(refused, tmp_path, options):
     said, code = refused("evaluate", "--real", tmp_path, "--generated", tmp_path, *options)
     assert code == 2
@@ -245,10 +247,30 @@ def test_evaluate_of_a_folder_against_itself_has_no_distance(tmp_path, refused):
     rows = json.loads(run(*words, "9", "--report", tmp_path / "again.json", "--against", report, "--json"))
     assert {one["difference"] for one in rows} == {0.0}
     said, _ = refused(*words, "10", "--report", tmp_path / "other.json", "--against", report)
-    assert "different protocols: frames, real" in said
+    assert "different protocols: frames\n" in said
     assert row["fvd"] == pytest.approx(0.0, abs=1e-6)
     assert (row["motion_ratio"], row["first_frame_copy_rate"]) == (pytest.approx(1.0), 0.0)
     assert (row["fingerprint"]["frames"], row["fingerprint"]["fps"]) == (9, 7.0)
+
+
+def test_preprocessings_of_evaluate_are_those_of_the_network():
+    assert get_args(cli.Preprocessing) == get_args(i3d.Preprocessing)
+
+
+def test_report_and_page_that_cannot_be_written_are_refused_before_any_work(refused, tmp_path):
+    (tmp_path / "file").write_text("x")
+    words = ("evaluate", "--real", tmp_path, "--generated", tmp_path)
+    for option in ("--report", "--page"):
+        said, code = refused(*words, option, tmp_path / "file" / "out")
+        assert code == 1
+        assert "Nothing can be written there" in said
+
+
+def test_preprocessing_beside_another_feature_network_is_refused(refused, tmp_path):
+    words = ("evaluate", "--real", tmp_path, "--generated", tmp_path, "--features", tmp_path / "n.onnx")
+    said, code = refused(*words, "--preprocessing", "sf-v")
+    assert code == 1
+    assert "another network" in said
 
 
 def test_evaluate_of_an_empty_folder_is_refused(refused, tmp_path):

@@ -222,7 +222,7 @@ def _short_side_then_crop(x: Tensor) -> Tensor:
 def _check(video: Tensor, preprocessing: str) -> None:
     if preprocessing not in get_args(Preprocessing):
         allowed = ", ".join(get_args(Preprocessing))
-        raise MobileVDError("Unknown preprocessing", got=preprocessing, allowed=allowed, where="features()")
+        raise MobileVDError("Unknown preprocessing", got=preprocessing, allowed=allowed, where="preprocessing")
     if video.dtype != torch.uint8 or video.ndim != 5 or video.shape[2] != 3 or len(video) == 0:
         got = f"{str(video.dtype).removeprefix('torch.')} {list(video.shape)}"
         raise DataError("I3D reads clips of bytes", got=got, allowed="uint8 [N F 3 H W], N at least 1")

@@ -18,11 +18,12 @@ from mobilevd.evaluation.report import Figure, Report
 from mobilevd.params import Clip
 from mobilevd.progress import track
 from mobilevd.stages.extractor import Extractor
-from mobilevd.video import clips
+from mobilevd.video import clips, decode
 from mobilevd.video.decode import UnusableError
 
 UNITS = {"flicker": "full scale per frame²", "colour_entropy": "bit"}
 ASKED = 256  # clips of which two frames are kept, to compare them with each other's
+REMEDY = "take them out of the folder, or ask for fewer --frames or a higher --fps"
 KEPT = 65_536  # clips of a set whose features are kept; beyond, FVD is of sums alone and has no interval
 
 
@@ -79,19 +80,29 @@ def folders(
     extractor: Extractor,
     diversity: bool = False,
     references: bool = False,
+    earlier: Report | None = None,
 ) -> Compared:
     """FVD, KVD and motion of the first clip of every video; every file must be usable.
 
     Files of the same relative path without its ending are pairs, made from one input: when all are, intervals are over
-    pairs and ``input_adherence`` is measured. The report is of the first of ``generated``; ``diversity`` adds LPIPS
-    between its clips, ``references`` the FVD of the real clips standing still, and with their frames shuffled.
-    Errors: DataError.
+    pairs and ``input_adherence`` is measured. The report is of the first of ``generated``, with its FVD less that of
+    every other folder that has the same names; ``diversity`` adds LPIPS between its clips, ``references`` the FVD of
+    the real clips standing still, and with their frames shuffled. A report ``earlier`` that this one cannot be compared
+    with is refused as soon as that is known: before anything is read, or once the real clips are.
+    Errors: DataError; IntegrityError naming the fields in which the protocols differ.
     """
-    known = _read(Path(real), clip, extractor, True, references)
-    others = [_read(Path(folder), clip, extractor, False) for folder in generated]
-    protocol, paired = _protocol(known, others[0], clip, extractor), known.names == others[0].names
-    figures = _distances(known, others[0], paired) | _motion(known, others[0], paired)
-    figures |= _diversity(known, others[0]) if diversity else {}
+    videos = [_videos(Path(folder), clip) for folder in (real, *generated)]
+    planned = _of_clip(earlier.fingerprint.real if earlier else "", clip, extractor, len(videos[1]))
+    _require_same(earlier, planned)
+    known = _read(Path(real), videos[0], clip, extractor, True, references)
+    protocol = planned.model_copy(update={"real": known.digest})
+    _require_same(earlier, protocol)
+    others = [
+        _read(Path(folder), paths, clip, extractor, False) for folder, paths in zip(generated, videos[1:], strict=True)
+    ]
+    paired = known.names == others[0].names
+    figures = _distances(known, others[0], paired) | _differences(known, others, paired)
+    figures |= _motion(known, others[0], paired) | (_diversity(known, others[0]) if diversity else {})
     for name, features in known.references.items():
         figures[f"fvd_{name}"] = Figure(value=fvd.frechet(known.features, features), unit="")
     return Compared(clip, known, others, report.make(protocol, figures))
@@ -118,12 +129,19 @@ def first_clip(path: Path, clip: Clip) -> Tensor:
     try:
         return next(clips.windows(path, clip, at_most=1))
     except UnusableError as error:
-        raise DataError("A video cannot be used", got=f"{path}: {error}", where="take it out of the folder") from error
+        raise DataError("A video cannot be used", got=f"{path}: {error}", where=REMEDY) from error
 
 
-def _read(folder: Path, clip: Clip, extractor: Extractor, real: bool, references: bool = False) -> Side:
+def _require_same(earlier: Report | None, protocol: Fingerprint) -> None:
+    if earlier:
+        fingerprint.require_same(protocol.model_dump(mode="json"), earlier.fingerprint.model_dump(mode="json"))
+
+
+def _read(
+    folder: Path, paths: list[Path], clip: Clip, extractor: Extractor, real: bool, references: bool = False
+) -> Side:
     """Clip by clip; a real clip's features are found again in later runs."""
-    paths, digests, seen, figures, frames, sums = _videos(folder), [], [], [], [], fvd.Sums()
+    digests, seen, figures, frames, sums = [], [], [], [], fvd.Sums()
     seen_so: list[dict[str, Tensor]] = []
     for path in track(paths, len(paths), f"features of {folder.name}"):
         video = first_clip(path, clip)[None]
@@ -163,6 +181,19 @@ def _distances(real: Side, made: Side, paired: bool) -> dict[str, Figure]:
     return figures | counted
 
 
+def _differences(real: Side, others: Sequence[Side], paired: bool) -> dict[str, Figure]:
+    """FVD of the judged folder less that of each other one, clip by clip, where both made every clip."""
+    judged, found = others[0], {}
+    for other in others[1:]:
+        if other.names == judged.names and len(judged.features) == len(judged.paths):
+            sets = (real.features, judged.features, other.features)
+            seeded = torch.Generator().manual_seed(0)
+            made = intervals.difference(*sets, paired=paired, generator=seeded)
+            figure = Figure(value=made.value, unit="", low=made.low, high=made.high)
+            found[f"fvd_minus_{other.folder.resolve().name}"] = figure
+    return found
+
+
 def _motion(real: Side, made: Side, paired: bool) -> dict[str, Figure]:
     known = dict(made.figures)
     if paired:
@@ -181,17 +212,13 @@ def _diversity(real: Side, made: Side) -> dict[str, Figure]:
     return found | ({"diversity_ratio": Figure(value=own / of_real, unit="")} if of_real > 0 else {})
 
 
-def _protocol(real: Side, made: Side, clip: Clip, extractor: Extractor) -> Fingerprint:
-    return _of_clip(real.digest, clip, extractor).model_copy(update={"clips": len(made.paths)})
-
-
-def _of_clip(digest: str, clip: Clip, extractor: Extractor) -> Fingerprint:
+def _of_clip(digest: str, clip: Clip, extractor: Extractor, count: int = 1) -> Fingerprint:
     """Nothing was sampled here, so the protocol states no seed."""
     return Fingerprint(
         real=digest,
         extractor=extractor.sha256,
         sampler="files",
-        clips=1,
+        clips=count,
         **clip.model_dump(),
         resize=extractor.resize,
         crop=f"centre, to {clip.width}:{clip.height}",
@@ -200,8 +227,20 @@ def _of_clip(digest: str, clip: Clip, extractor: Extractor) -> Fingerprint:
     )
 
 
-def _videos(folder: Path) -> list[Path]:
+def _videos(folder: Path, clip: Clip) -> list[Path]:
+    """Every file of a folder, once each was looked at: two or more, and each long enough for a clip."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     if len(paths) < 2:
         raise DataError("Too few videos to compare", got=f"{len(paths)} in {folder}", allowed="two or more")
+    if problems := [told for path in paths if (told := _problem(path, clip))]:
+        what = f"{len(problems)} of {len(paths)} videos cannot be used"
+        raise DataError(what, got="; ".join(problems), allowed="videos of a clip's length", where=REMEDY)
     return paths
+
+
+def _problem(path: Path, clip: Clip) -> str:
+    try:
+        clips.starts(decode.timing(path), clip, at_most=1)
+    except UnusableError as error:
+        return f"{path}: {error}"
+    return ""

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,9 @@ class Extractor(NamedTuple):
 
 
 def of_i3d(preprocessing: i3d.Preprocessing = PREPROCESSING) -> Extractor:
-    """FVD's own network, with one of its preprocessings. Errors: as ``i3d.load``."""
-    net = i3d.load()
-    return Extractor(i3d.CHECKPOINT_SHA256, preprocessing, lambda clip: i3d.features(clip, net, preprocessing))
+    """FVD's own network, read when the first clip needs it, with one of its preprocessings. Errors: as ``i3d.load``."""
+    net = cache(i3d.load)
+    return Extractor(i3d.CHECKPOINT_SHA256, preprocessing, lambda clip: i3d.features(clip, net(), preprocessing))
 
 
 def of_file(path: Path, sha256: str, frames: int) -> Extractor:

@@ -87,7 +87,7 @@ def timing(path: Path) -> Timing:
 def frames(path: Path, fps: float, timing: Timing, start_s: float, count: int) -> Iterator[np.ndarray]:
     """Yield ``count`` pictures H W 3 uint8, shown at start_s + k / fps after the first one of the file.
 
-    Errors: UnusableError when the file breaks before the last of them.
+    Errors: UnusableError when the file ends, by its own ``timing``, or breaks before the last of them.
     """
     ticks = iter([timing.first_s + start_s + k / fps for k in range(count)])
     tick, held, held_s = next(ticks), None, 0.0
@@ -102,7 +102,8 @@ def frames(path: Path, fps: float, timing: Timing, start_s: float, count: int) -
         yield _pixels(held)
         tick = next(ticks, None)
     if tick is not None:
-        raise UnusableError(Reason.DAMAGED, f"no picture at {tick - timing.first_s:.2f} s")
+        reason = Reason.TOO_SHORT if tick > timing.last_s + ROUNDING_S else Reason.DAMAGED
+        raise UnusableError(reason, f"no picture at {tick - timing.first_s:.2f} s")
 
 
 def pictures(path: Path, from_s: float | None = None) -> Iterator[tuple[float, av.VideoFrame]]:

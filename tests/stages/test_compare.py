@@ -7,7 +7,7 @@ import pytest
 import torch
 from movies import moving, texture, write_video
 
-from mobilevd.errors import DataError
+from mobilevd.errors import DataError, IntegrityError
 from mobilevd.evaluation.fvd import frechet
 from mobilevd.params import Clip
 from mobilevd.stages import compare
@@ -126,25 +126,61 @@ def test_first_clip_of_a_video_is_taken_from_its_start_at_the_asked_rate(tmp_pat
     assert video[:, 0, 0, 0].tolist() == [2 * k for k in range(FRAMES)]
 
 
+def never(video: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("features were computed before the refusal")
+
+
+UNSEEN = Extractor("p" * 64, "none", never)
+
+
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_videos_are_refused(real, tmp_path, count):
+def test_too_few_videos_are_refused_before_anything_is_computed(real, tmp_path, count):
     for seed in range(count):
         moving(tmp_path / f"{seed}.mkv", seed)
     with pytest.raises(DataError, match=f"Too few videos(.|\n)*{count} in {tmp_path}"):
-        against(real, tmp_path)
+        against(real, tmp_path, extractor=UNSEEN)
 
 
 def test_folder_that_is_not_there_is_refused(real, tmp_path):
     with pytest.raises(DataError, match=r"0 in .*nowhere"):
-        against(real, tmp_path / "nowhere")
+        against(real, tmp_path / "nowhere", extractor=UNSEEN)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("short.mkv", "clip spans 1.14 s"), ("notes.txt", "")])
-def test_file_that_cannot_be_used_is_named_and_not_left_out(real, tmp_path, name, reason):
+def test_every_file_that_cannot_be_used_is_named_and_none_is_left_out(real, tmp_path):
     moving(tmp_path / "a.mkv", 1)
-    if name == "short.mkv":
-        moving(tmp_path / name, 2, seconds=0.5)
-    else:
-        (tmp_path / name).write_text("about these videos")
-    with pytest.raises(DataError, match=f"(?s)A video cannot be used.*{name}.*{reason}"):
-        against(real, tmp_path)
+    moving(tmp_path / "short.mkv", 2, seconds=0.5)
+    (tmp_path / "notes.txt").write_text("about these videos")
+    with pytest.raises(DataError, match=r"(?s)^2 of 3 videos.*notes\.txt: not a video.*short\.mkv: too short.*1\.14 s"):
+        against(real, tmp_path, extractor=UNSEEN)
+
+
+def test_report_of_another_protocol_is_refused_before_anything_is_computed(real, still):
+    earlier = against(real, still).report
+    other = Extractor("o" * 64, "none", never)
+    with pytest.raises(IntegrityError, match="different protocols: crop, extractor, fps, width\n"):
+        compare.folders(real, [still], Clip(frames=FRAMES, fps=8.0, width=256), other, earlier=earlier)
+
+
+def test_report_on_other_real_clips_is_refused_before_the_generated_ones_are_seen(real, still, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEVD_CACHE", str(tmp_path))
+    earlier, seen = against(real, still).report, []
+
+    def counted(video):
+        seen.append(1)
+        return pooled(video)
+
+    with pytest.raises(IntegrityError, match="different protocols: real\n"):
+        against(still, real, extractor=Extractor("p" * 64, "none", counted), earlier=earlier)
+    assert len(seen) == 2, "the real clips' features alone"
+
+
+def test_two_folders_of_one_input_are_compared_clip_by_clip(real, still, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        moving(tmp_path / name / "x.mkv", 5 if name == "one" else 6)
+        moving(tmp_path / name / "y.mkv", 1)
+    figures = against(real, tmp_path / "one", tmp_path / "other", still).report.figures
+    own, others = (against(real, tmp_path / name).report.figures["fvd"].value for name in ("one", "other"))
+    assert figures["fvd_minus_other"].value == pytest.approx(own - others)
+    assert figures["fvd_minus_other"].low < own - others < figures["fvd_minus_other"].high
+    assert "fvd_minus_still" not in figures, "files of other names are other inputs"

@@ -66,6 +66,8 @@ def test_pictures_that_run_out_before_the_timestamps_do_are_damage(tmp_path):
     path = write_video(tmp_path / "v.mkv", greys(20), [k / 10 for k in range(20)])
     with pytest.raises(UnusableError, match=r"truncated or corrupt \(no picture at"):
         list(decode.frames(path, 10.0, decode.Timing(0.0, 4.0), 0.0, 40))
+    with pytest.raises(UnusableError, match=r"too short \(no picture at"):
+        list(decode.frames(path, 10.0, decode.timing(path), 0.0, 40))
 
 
 @pytest.mark.parametrize(("degrees", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))])
