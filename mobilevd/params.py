@@ -287,14 +287,16 @@ class Quantize(Section):
 
 
 class Phone(Section):
-    """How the phones of Qualcomm AI Hub are measured.
+    """How phones are measured, those of Qualcomm AI Hub and the one that is plugged in.
 
     ``runtime``: what the network is compiled to. ``quantize``: the graph quantized ``here`` is compiled, or the service
-    quantizes the float one ``there``. ``timeout_minutes``: how long a job is waited for; a later run goes on with it.
+    quantizes the float one ``there``. ``provider``: what runs it on a phone at adb, its NPU (qnn) or its processor.
+    ``timeout_minutes``: how long a job is waited for; a later run goes on with it.
     """
 
     runtime: Literal["qnn_context_binary", "qnn_dlc", "precompiled_qnn_onnx", "onnx"] = "qnn_context_binary"
     quantize: Literal["here", "there"] = "here"
+    provider: Literal["qnn", "cpu"] = "qnn"
     timeout_minutes: Positive = 120.0
 
 

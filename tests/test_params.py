@@ -227,6 +227,7 @@ def other(value) -> list:
         "constant",
         "uint8",
         "uint16",
+        "cpu",
         "bf16",
         "sm3",
         "warn",

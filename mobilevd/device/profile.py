@@ -106,7 +106,7 @@ def profile(
         },
         tools={"onnxruntime": seen["onnxruntime"], "numpy": np.__version__, "python": platform.python_version()},
         model_sha256=file_sha256(model),
-        figures=_figures(seen),
+        figures=figures_of(seen),
         operators=operators_of(events, TRACED_RUNS),
         kinds=rollup.by_kind(events, graph, TRACED_RUNS),
         blocks=rollup.by_block(events, graph, TRACED_RUNS),
@@ -164,7 +164,8 @@ def operators_of(events: list[dict], runs: int) -> list[Operator]:
     return [Operator(kind=k, nodes=len(nodes[k]), ms=t, share=t / whole) for k, t in ms.most_common()]
 
 
-def _figures(seen: dict) -> dict[str, Figure]:
+def figures_of(seen: dict) -> dict[str, Figure]:
+    """What a measured process saw (``device/bench.py``; on a phone less) as figures with units."""
     runs = np.array(seen["runs_ms"])
     values = {f"p{q}_ms": float(np.percentile(runs, q)) for q in (50, 90, 99)}
     values |= {
@@ -174,7 +175,7 @@ def _figures(seen: dict) -> dict[str, Figure]:
         "first_run_ms": seen["first_run_ms"],
     }
     values |= _sustained(np.array(seen["sustained_ms"]))
-    values |= {"peak_memory_mb": seen["peak_memory_mb"], "memory_before_mb": seen["memory_before_mb"]}
+    values |= {name: seen[name] for name in ("peak_memory_mb", "memory_before_mb") if name in seen}
     return {name: Figure(value=value, unit=name.rpartition("_")[2]) for name, value in values.items()}
 
 

@@ -19,8 +19,13 @@ BLOCKED = "_nchwc"  # how the runtime names a convolution that it moved to its b
 
 def kernels(events: Iterable[dict]) -> list[tuple[str, str, float]]:
     """Name, operator type and ms of every kernel in a trace of ONNX Runtime."""
-    found = [e for e in events if e.get("cat") == "Node" and e["name"].endswith(KERNEL)]
+    found = kernel_events(events)
     return [(e["name"].removesuffix(KERNEL), e["args"]["op_name"], e["dur"] / 1e3) for e in found]
+
+
+def kernel_events(events: Iterable[dict]) -> list[dict]:
+    """The events of a trace that are kernels' runs."""
+    return [e for e in events if e.get("cat") == "Node" and e["name"].endswith(KERNEL)]
 
 
 def by_kind(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[str, float]:

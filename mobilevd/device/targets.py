@@ -10,6 +10,7 @@ from typing import Literal
 from mobilevd.errors import MobileVDError
 
 PHONE_PREFIX = "qai-hub:"
+PLUGGED, PLUGGED_PREFIX = "adb", "adb:"
 Kind = Literal["host", "emulator", "phone"]
 
 # Source: ONNX Runtime's table of operators of its QNN provider, HTP backend
@@ -62,10 +63,14 @@ class Target:
 HTP = Limits(4, HTP_OPERATORS, HTP_TYPES, tensor_bytes=2**31 - 1, graph_bytes=4 * 2**30)
 HOST_CPU = Target("host-cpu", "host", "ONNX Runtime, CPU")
 SNAPDRAGON = Target("snapdragon-8-gen-3", "emulator", "Qualcomm's HTP emulator, SM8650", HTP, soc_model=57, htp_arch=75)
-PHONE = "Qualcomm AI Hub"
+PHONE, WIRED = "Qualcomm AI Hub", "ONNX Runtime on a phone that is plugged in"
 PHONES_NEED = (
     "not measured: there is no token for Qualcomm AI Hub on this machine (docs/device.md), and a figure of the host or "
     "of an emulator does not stand in for a phone's"
+)
+WIRED_NEED = (
+    "not measured: this machine has no adb, or $MOBILEVD_ANDROID_RUNNER names no runner for a phone (docs/device.md), "
+    "and a figure of the host or of an emulator does not stand in for a phone's"
 )
 TARGETS = {target.name: target for target in (HOST_CPU, SNAPDRAGON)}
 
@@ -76,11 +81,13 @@ def find(name: str) -> Target:
         return TARGETS[name]
     if name.startswith(PHONE_PREFIX) and name.removeprefix(PHONE_PREFIX).strip():
         return Target(name, "phone", PHONE, HTP)
+    if name == PLUGGED or (name.startswith(PLUGGED_PREFIX) and name.removeprefix(PLUGGED_PREFIX).strip()):
+        return Target(name, "phone", WIRED, HTP)
     raise MobileVDError(
         "Unknown device",
         got=name,
-        allowed=f"{', '.join(TARGETS)}, or a phone of Qualcomm AI Hub by its name there, like "
-        "'qai-hub:Samsung Galaxy S24' (without an API token it is recorded as not measured, and a gate that asks for "
-        "it fails)",
+        allowed=f"{', '.join(TARGETS)}, adb or adb:SERIAL (a phone that is plugged in), or a phone of Qualcomm AI Hub "
+        "by its name there, like 'qai-hub:Samsung Galaxy S24' (where a phone cannot be reached it is recorded as not "
+        "measured, and a gate that asks for it fails)",
         where="profile.devices in the recipe",
     )

@@ -61,6 +61,8 @@ def _phoned(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, targe
     """Errors: EffectError for a graph that the NPU would not take, a failed job, or other values than float's."""
     from mobilevd.device import hub, phone
 
+    if target.runtime == targets.WIRED:
+        return _plugged(recipe, inputs, workdir, target)
     if not hub.configured():
         return {"facts": {"device": target.name, f"profile.{target.name}": targets.PHONES_NEED}}
     onnx, how = inputs["quantize"].artifacts[ONNX], recipe.profile.phone
@@ -83,6 +85,30 @@ def _phoned(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, targe
     report = phone.measure(session, target, task, workdir / PHONE)
     report.save(workdir / PHONE / "report.json")
     phone.require(report, recipe.quantize.min_sqnr_db)
+    return _phones_parts(target, report, workdir)
+
+
+def _plugged(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
+    """Errors: MobileVDError for a phone that is not there, EffectError for one that is lost or fails."""
+    from mobilevd.device import adb, plugged
+
+    tools, onnx, settings = plugged.runner(), inputs["quantize"].artifacts[ONNX], recipe.profile
+    if tools is None or not adb.installed():
+        return {"facts": {"device": target.name, f"profile.{target.name}": targets.WIRED_NEED}}
+    verify(onnx.path, onnx.sha256)
+    if settings.phone.provider == "qnn":
+        preflight.check(onnx.path / QUANTIZED, target).require()
+    serial = target.name.removeprefix(targets.PLUGGED).removeprefix(":")
+    handset = adb.Phone(serial, settings.phone.timeout_minutes * 60)
+    job = Job("quantize", recipe, inputs, workdir)
+    [feed] = feeds(job, load(onnx.path), job.clips()[1], 1)
+    task = plugged.Task(onnx.path / QUANTIZED, feed, settings.phone.provider, settings.repeats, settings.sustain_s)
+    report = plugged.measure(handset, target, task, tools)
+    report.save(workdir / PHONE / "report.json")
+    return _phones_parts(target, report, workdir)
+
+
+def _phones_parts(target: Target, report: ProfileReport, workdir: Path) -> dict:
     return {
         "artifacts": {PHONE: seal(workdir / PHONE)},
         "figures": named(report, target),

@@ -1,6 +1,7 @@
 import json
 
 import aihub
+import android
 import one_step
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mobilevd.device.export import export
 from mobilevd.device.profile import ProfileReport
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.evaluation.gates import judge
-from mobilevd.params import Gate
+from mobilevd.params import Gate, check
 from mobilevd.stages import profile
 
 PHONE = "qai-hub:Samsung Galaxy S24"
@@ -112,6 +113,20 @@ def test_a_phone_without_access_has_no_figures_and_fails_its_gate_as_missing(giv
     verdict = judge((gate,), {**record.figures, **host[1].figures})
     assert not verdict.passed
     assert "not measured" in verdict.rows[0].reason
+
+
+def test_a_phone_that_is_plugged_in_is_measured_in_its_own_name(given, tmp_path, monkeypatch):
+    android.Android(tmp_path / "android").plug(monkeypatch)
+    recipe = one_step.recipe()
+    recipe = check({**recipe.model_dump(mode="json"), "profile": {"repeats": 3, "phone": {"provider": "cpu"}}})
+    record = profile.run(recipe, given, tmp_path / "work", device="adb:8a1c")
+    assert record.figures["profile.adb:8a1c.p50_ms"] > 0
+    assert judge((Gate(metric="profile.adb:8a1c.p50_ms", max=1e9),), record.figures).passed
+    verify(record.artifacts["phone"].path, record.artifacts["phone"].sha256)
+    monkeypatch.delenv("MOBILEVD_ANDROID_RUNNER")
+    record = profile.run(recipe, given, tmp_path / "without", device="adb")
+    assert record.figures == {}
+    assert record.facts["profile.adb"].startswith("not measured")
 
 
 def test_an_emulated_npu_says_what_it_computes_and_never_how_fast(given, tmp_path):
