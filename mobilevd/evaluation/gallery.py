@@ -6,13 +6,15 @@ markup (``tests/evaluation/test_gallery.py``).
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 from mobilevd.errors import IntegrityError
+from mobilevd.evaluation.fingerprint import digest
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 WEBP = b"WEBP"
@@ -46,8 +48,24 @@ class Clip:
     difference: bytes = b""
 
 
+LEADS = {
+    "Gates": "What this run had to reach before it may ship.",
+    "Scores": "Each network beside the references that tell what its figure is worth.",
+    "Cost": "One evaluation of the network on one clip, after each stage.",
+    "Clips": "All columns of a clip play in step, from the same first frame.",
+    "Protocol": "Scores are compared only where all of this is the same.",
+}
+
+
 def page(
-    title: str, verdict: str | None, gates: list[dict], scores: list[dict], costs: list[dict], clips: list[Clip]
+    title: str,
+    verdict: str | None,
+    gates: list[dict],
+    scores: list[dict],
+    costs: list[dict],
+    clips: list[Clip],
+    protocol: Mapping[str, Any] | None = None,
+    leads: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The whole page as HTML.
 
@@ -57,14 +75,21 @@ def page(
         scores: a row per reference or network, its name first; the same keys in all.
         costs: a row per stage, its name first.
         clips: shown in this order, those with a distance first and sorted from the largest down.
+        protocol: the fields of the scores' fingerprint, in ``Fingerprint``'s own order.
+        leads: a section's heading → what its first line says instead of ``LEADS``.
     """
-    parts = [
-        _header(title, verdict, gates),
-        _section("Gates", "What this run had to reach before it may ship.", _gate_table(gates)),
-        _section("Scores", "Each network beside the references that tell what its figure is worth.", _table(scores)),
-        _section("Cost", "One evaluation of the network on one clip, after each stage.", _table(costs)),
-        _section("Clips", _played(clips), "".join(_figure(clip) for clip in _worst_first(clips))),
-    ]
+    said = {**LEADS, **leads}
+    if any(clip.distance is not None for clip in clips):
+        said["Clips"] += " The worst come first."
+    bodies = {
+        "Gates": _gate_table(gates),
+        "Scores": _table(scores),
+        "Cost": _table(costs),
+        "Clips": "".join(_figure(clip) for clip in _worst_first(clips)),
+        "Protocol": _protocol(protocol or {}),
+    }
+    parts = [_header(title, verdict, gates, protocol or {})]
+    parts += [_section(heading, said[heading], body) for heading, body in bodies.items()]
     return _PAGE.format(policy=POLICY, title=escape(title), style=_STYLE, body="\n".join(filter(None, parts)))
 
 
@@ -83,15 +108,27 @@ def text(value: Any) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
-def _header(title: str, verdict: str | None, gates: Sequence[dict]) -> str:
+def _header(title: str, verdict: str | None, gates: Sequence[dict], protocol: Mapping[str, Any]) -> str:
+    under = f'<p class="verdict">{escape(_in_short(protocol))}</p>' if protocol else ""
     if verdict is None:
-        return f'<header class="good"><p class="kicker">Comparison</p><h1>{escape(title)}</h1></header>'
+        return f'<header class="good"><p class="kicker">Comparison</p><h1>{escape(title)}</h1>{under}</header>'
     passed = sum(bool(row["passed"]) for row in gates)
     kind = "good" if verdict == "passed" else "bad"
     return (
         f'<header class="{kind}"><p class="kicker">Run report</p><h1>{escape(title)}</h1>'
         f'<p class="verdict"><span class="pill {kind}">{escape(verdict)}</span> '
-        f"{passed} of {len(gates)} gates passed</p></header>"
+        f"{passed} of {len(gates)} gates passed</p>{under}</header>"
+    )
+
+
+def _in_short(protocol: Mapping[str, Any]) -> str:
+    told = "{clips} clips of {frames} frames at {fps:g} fps, {width}x{height}".format_map(protocol)
+    return f"{told}; fingerprint {digest(protocol)[:12]}"
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    return _table(
+        [{"field": name, "value": value if value is None else str(value)} for name, value in protocol.items()]
     )
 
 
@@ -148,11 +185,6 @@ def _framed(inside: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _played(clips: Sequence[Clip]) -> str:
-    order = " The worst come first." if any(clip.distance is not None for clip in clips) else ""
-    return f"All columns of a clip play in step, from the same first frame.{order}"
 
 
 def _worst_first(clips: Sequence[Clip]) -> list[Clip]:

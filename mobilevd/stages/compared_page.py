@@ -23,7 +23,8 @@ def page(made: Compared) -> str:
     worst = sorted(apart[0], key=apart[0].__getitem__, reverse=True)[:ROWS]
     shown = [_clip(made, name, [of_side.get(name) for of_side in apart]) for name in worst]
     title = f"{_label(made.others[0])} against {_label(made.real)}"
-    return gallery.page(title, None, [], _scores(made), [], shown)
+    protocol = made.report.fingerprint.model_dump(mode="json")
+    return gallery.page(title, None, [], _scores(made), [], shown, protocol, _leads(made))
 
 
 def distances(real: Side, side: Side) -> Tensor:
@@ -31,6 +32,13 @@ def distances(real: Side, side: Side) -> Tensor:
     if side.names == real.names:
         return (side.features - real.features).square().sum(1)
     return torch.cat([torch.cdist(one, real.features).square().amin(1) for one in side.features.split(256)])
+
+
+def _leads(made: Compared) -> dict[str, str]:
+    judged, real = _label(made.others[0]), _label(made.real)
+    scores = f"{judged} against {real}; low and high end a figure's 95 % interval over clips."
+    stands = "" if made.paired else " The real clip is the one that is nearest by its features: the files are no pairs."
+    return {"Scores": scores, "Clips": f"All columns of a clip play in step.{stands}"}
 
 
 def _clip(made: Compared, name: Path, apart: list[float | None]) -> gallery.Clip:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import EffectError, IntegrityError, MobileVDError
-from mobilevd.evaluation import gallery
+from mobilevd.evaluation import fingerprint, gallery
 from mobilevd.params import Clip, Recipe
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.progress import say
@@ -170,7 +170,8 @@ def _gallery(recipe: Recipe, inputs: dict[str, StageRecord]) -> str:
     gate, evaluated = inputs["gate"], inputs["evaluate"]
     title = f"{recipe.name} on {sanitised(recipe.base)}"
     gates, scores, costs = gate.tables["gates"], evaluated.tables["scores"], model_card.costs(inputs)
-    return gallery.page(title, gate.facts["verdict"], gates, scores, costs, _clips(evaluated))
+    protocol = fingerprint.of_facts(evaluated.facts)
+    return gallery.page(title, gate.facts["verdict"], gates, scores, costs, _clips(evaluated), protocol)
 
 
 def _clips(evaluated: StageRecord) -> list[gallery.Clip]:

@@ -63,6 +63,17 @@ def test_page_needs_no_network_and_has_the_reports_figures(made, html):
     assert all(name in html for name in made.report.figures)
 
 
+def test_page_says_its_protocol_and_what_its_columns_are(made, html, tmp_path):
+    assert f"2 clips of 9 frames at 7 fps, 512x256; fingerprint {made.report.fingerprint_sha256[:12]}" in html
+    assert all(str(value) in html for value in made.report.fingerprint.model_dump(exclude={"seed"}).values())
+    assert "Each network beside the references" not in html, "there are none on this page"
+    assert "nearest" not in html
+    for stem in "xy":
+        moving(tmp_path / f"{stem}.mkv", 1)
+    other = compare.folders(made.real.folder, [tmp_path], CLIP, POOLED)
+    assert "nearest by its features: the files are no pairs" in compared_page.page(other)
+
+
 def test_clips_that_are_no_pairs_stand_beside_the_nearest_real_one(made, tmp_path):
     for stem, seed in (("x", 2), ("y", 1)):
         moving(tmp_path / f"{stem}.mkv", seed)
