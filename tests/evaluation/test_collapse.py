@@ -14,7 +14,8 @@ from PIL import Image
 from mobilevd import params
 from mobilevd.evaluation import motion
 from mobilevd.evaluation.gates import judge
-from mobilevd.params import Gate
+from mobilevd.params import Clip, Gate
+from mobilevd.video import clips, sample_data
 
 ROOT = Path(__file__).resolve().parents[2]
 N, FRAMES, SIDE = 6, 14, 64
@@ -87,6 +88,27 @@ def test_real_clips_at_another_quality_pass(real, quality, recipe):
     assert len(gates) == len(MEASURED_HERE)
     verdict = judge(gates, figures(encoded(real, quality), real))
     assert verdict.passed, [row.reason for row in verdict.rows if not row.passed]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> torch.Tensor:
+    """The first clip of every film of the sample set."""
+    brought = [p for p in sample_data.bring(tmp_path_factory.mktemp("data")) if p.parent.name == "videos"]
+    clip = Clip(frames=FRAMES, width=256, height=128)
+    return torch.stack([next(clips.windows(path, clip, at_most=1)) for path in brought])
+
+
+def test_films_at_another_quality_pass_and_collapsed_ones_do_not(films):
+    gates = gates_of("params.yaml")
+    for quality in (95, 60):
+        verdict = judge(gates, figures(encoded(films, quality), films))
+        assert verdict.passed, [row.reason for row in verdict.rows if not row.passed]
+    for name, (make, told_by) in COLLAPSES.items():
+        failed = {row.metric for row in judge(gates, figures(make(films), films)).rows if not row.passed}
+        own = (
+            "loop_score" if name == "flickers" else told_by
+        )  # lively films drown its flicker: every third frame returns
+        assert f"student.{own}" in failed, (name, failed)
 
 
 def test_loop_of_any_period_is_told_and_steady_motion_is_none(real):
