@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from mobilevd.errors import DataError
 
@@ -18,7 +19,9 @@ PerClip = Float[Tensor, " N"]
 
 COPY_TOLERANCE = 2 / 255  # ours: two grey levels, what an autoencoder's rounding may change in a copied frame
 MIN_ENERGY = 1e-6  # full scale; below it the real clips stand still and no ratio to them means anything
-BLANK = 1 / 255  # full scale: a frame that varies less than this shows nothing
+CELLS = 4  # per side
+GREY_LEVEL = 1 / 255
+BLANK = GREY_LEVEL  # full scale: a frame that varies less than this shows nothing
 
 
 def figures(
@@ -43,11 +46,14 @@ def per_clip(video: Clips) -> dict[str, PerClip]:
 
 
 def summary(made: Mapping[str, PerClip], real: Mapping[str, Float[Tensor, " M"]]) -> dict[str, float]:
-    """``*_ratio`` is over the real clips' figure; the others are means over clips. Errors: DataError for still ones."""
+    """``*_ratio`` is over the real clips' figure; the others are means over clips.
+
+    Real clips' flicker counts as one grey level at least: what is below is not seen. Errors: DataError for still clips.
+    """
     mean = {name: values.mean().item() for name, values in made.items() if name != "energy"}
     return mean | {
         "motion_ratio": _ratio(made["energy"], real["energy"]),
-        "flicker_ratio": mean["flicker"] / max(real["flicker"].mean().item(), MIN_ENERGY),
+        "flicker_ratio": mean["flicker"] / max(real["flicker"].mean().item(), GREY_LEVEL),
         "colour_entropy_ratio": mean["colour_entropy"] / max(real["colour_entropy"].mean().item(), 1e-6),
     }
 
@@ -82,11 +88,13 @@ def first_frame_copy_rate(video: Clips, tolerance: float = COPY_TOLERANCE) -> Pe
 
 
 def flicker(video: Clips) -> PerClip:
-    """Mean absolute second difference of frames, in full scale per frame²: 0 when every pixel changes steadily.
+    """Mean absolute second difference of the mean colours of 4x4 cells, in full scale per frame².
 
+    Motion averages out in a cell, brightness that comes and goes does not; 0 when all of it changes steadily.
     Errors: DataError for fewer than three frames.
     """
-    return torch.stack([clip.diff(n=2, dim=0).abs().mean() for clip in _each(video, frames=3)])
+    cells = (functional.adaptive_avg_pool2d(clip, CELLS) for clip in _each(video, frames=3))
+    return torch.stack([clip.diff(n=2, dim=0).abs().mean() for clip in cells])
 
 
 def loop_score(video: Clips) -> PerClip:

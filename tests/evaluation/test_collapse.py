@@ -105,10 +105,7 @@ def test_films_at_another_quality_pass_and_collapsed_ones_do_not(films):
         assert verdict.passed, [row.reason for row in verdict.rows if not row.passed]
     for name, (make, told_by) in COLLAPSES.items():
         failed = {row.metric for row in judge(gates, figures(make(films), films)).rows if not row.passed}
-        own = (
-            "loop_score" if name == "flickers" else told_by
-        )  # lively films drown its flicker: every third frame returns
-        assert f"student.{own}" in failed, (name, failed)
+        assert f"student.{told_by}" in failed, (name, failed)
 
 
 def test_loop_of_any_period_is_told_and_steady_motion_is_none(real):

@@ -59,6 +59,15 @@ def test_steady_change_has_no_flicker_and_alternation_has():
     torch.testing.assert_close(motion.flicker(alternating), torch.tensor([2.0]))
 
 
+def test_dots_that_jump_about_move_and_do_not_flicker():
+    board = (torch.arange(16).view(-1, 1) + torch.arange(16)) % 2
+    jumping = (
+        torch.stack([(board + frame) % 2 for frame in range(4)]).float().view(1, 4, 1, 16, 16).expand(1, 4, 3, 16, 16)
+    )
+    assert motion.energy(jumping).tolist() == [1.0]
+    assert motion.flicker(jumping).tolist() == [0.0]
+
+
 def test_entropy_counts_the_colours():
     flat = torch.full((1, 2, 3, 4, 4), 0.5)
     assert motion.colour_entropy(flat).item() == 0.0
