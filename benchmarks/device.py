@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mobilevd import params
+from mobilevd import params, settings
 from mobilevd.device.export import export
 from mobilevd.device.inputs import GraphSpec, one_step
 from mobilevd.device.one_clip import OneClip
@@ -60,7 +60,7 @@ def student(unet: VideoUNet, recipe: params.Recipe) -> VideoUNet:
     return unet
 
 
-def border(base: bases.Base, clip: params.Clip) -> GraphSpec:
+def border(base: bases.Base, clip: settings.Clip) -> GraphSpec:
     """What both networks take."""
     from mobilevd.svd.autoencoder import downscale
 

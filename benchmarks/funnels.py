@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mobilevd.evaluation.cost import count
 from mobilevd.method import channel_funnel, data_aware, truncated_svd
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.svd import base as bases
 from mobilevd.svd.affine_pairs import self_attentions
 from mobilevd.svd.conditioning import added_ids

@@ -1,11 +1,11 @@
 """Fit ``mobilevd/device/estimate.py`` on measured rows, and say how far it is off for networks it did not see.
 
-Usage: python benchmarks/latency_fit.py FILE.csv   (columns model, precision, runtime, ms, gmac, params_m, unit, layers,
+The file has columns (model, precision, runtime, ms, gmac, params_m, unit, layers,
 npu_layers; one file of Qualcomm AI Hub's measurements on a Snapdragon 8 Gen 3). Prints what estimate.py holds.
 """
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,4 +75,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path, help="the measured rows, a CSV file")
+    main(parser.parse_args().rows)

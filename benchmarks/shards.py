@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mobilevd.artifacts import Artifact, seal, seal_shards
-from mobilevd.params import Clip, Prepare
+from mobilevd.settings import Clip, Prepare
 from mobilevd.video import expectations, manifest, shards
 from mobilevd.video.manifest import CLIPS, Row
 from mobilevd.video.quota import check_quota

@@ -17,7 +17,7 @@ from torch import Tensor
 from mobilevd import artifacts
 from mobilevd.errors import MobileVDError
 from mobilevd.method import surgery
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.svd import conditioning
 from mobilevd.svd.autoencoder import downscale, encode
 from mobilevd.svd.base import Base

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mobilevd.params import Clip
 from mobilevd.progress import track
+from mobilevd.settings import Clip
 from mobilevd.video.render import render
 from mobilevd.video.split import split
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mobilevd.method import low_resolution
-from mobilevd.params import Finetune, LogNormal, Optim
 from mobilevd.progress import track
+from mobilevd.settings import Finetune, LogNormal, Optim
 from mobilevd.svd.base import Base
 from mobilevd.svd.conditioning import added_ids, image_tokens
 from mobilevd.svd.edm import Condition

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
-from mobilevd.params import Adversarial, Training
+from mobilevd.settings import Adversarial, Training
 from mobilevd.svd.unet import VideoUNet
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints

@@ -16,6 +16,7 @@ FLOOR = {
     **dict.fromkeys(
         (
             "params",
+            "settings",
             "shapes",
             "errors",
             "secrecy",
@@ -51,7 +52,7 @@ SAME_ROOM = {
     "transfer": "objects",
     "cli_ucf101": "cli",
 }  # files that share a room without a folder
-LIGHT = ("params", "errors", "artifacts", "packages", "progress", "objects", "cli", "transfer")
+LIGHT = ("params", "settings", "errors", "artifacts", "packages", "progress", "objects", "cli", "transfer")
 LIGHT += ("registry.ledger", "stages.generate", "stages.models", "stages.serve", "device.animate")
 
 

@@ -55,7 +55,7 @@ def write(folder: Path) -> None:
     from mobilevd.device.export import export
     from mobilevd.device.one_clip import OneClip
     from mobilevd.method import surgery
-    from mobilevd.params import Clip
+    from mobilevd.settings import Clip
     from mobilevd.stages import ends
     from mobilevd.svd.base import Base
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mobilevd.evaluation.fingerprint import differing
 from mobilevd.evaluation.intervals import clips_to_decide
-from mobilevd.params import Gate
+from mobilevd.settings import Gate
 
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 HOST = "profile.host-cpu."  # figures of the machine that ran the flow; they satisfy no other device's gate

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mobilevd.params import Adversarial, LogNormal
+from mobilevd.settings import Adversarial, LogNormal
 from mobilevd.shapes import Latents, Sigmas
 from mobilevd.svd.edm import Condition, denoise, over_frames
 from mobilevd.svd.scheduler import Schedule

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mobilevd.params import Finetune, LogNormal
+from mobilevd.settings import Finetune, LogNormal
 from mobilevd.shapes import Latents, Sigmas
 from mobilevd.svd.edm import Condition, denoise, loss_weight, over_frames
 

@@ -15,8 +15,8 @@ from mobilevd.errors import DataError
 from mobilevd.evaluation import fingerprint, fvd, intervals, motion, report
 from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.evaluation.report import Figure, Report
-from mobilevd.params import Clip
 from mobilevd.progress import track
+from mobilevd.settings import Clip
 from mobilevd.stages.extractor import Extractor
 from mobilevd.video import clips, decode
 from mobilevd.video.decode import UnusableError

@@ -20,7 +20,7 @@ from mobilevd.artifacts import file_sha256, seal, verify
 from mobilevd.device import codecs
 from mobilevd.device.export import export, parity_db
 from mobilevd.packages import cache_dir
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.svd.autoencoder import decode, downscale, encode
 from mobilevd.svd.base import Base
 from mobilevd.svd.conditioning import image_tokens

@@ -11,7 +11,8 @@ import torch
 
 from mobilevd.evaluation.cost import count
 from mobilevd.method import surgery
-from mobilevd.params import Adversarial, Recipe
+from mobilevd.params import Recipe
+from mobilevd.settings import Adversarial
 from mobilevd.stages import costs
 from mobilevd.svd import base as bases
 from mobilevd.svd import reference

@@ -14,7 +14,8 @@ from torch import Tensor
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import EffectError
 from mobilevd.method import channel_funnel, conv_funnel, data_aware, truncated_svd
-from mobilevd.params import Funnel, Recipe
+from mobilevd.params import Recipe
+from mobilevd.settings import Funnel
 from mobilevd.stages.job import Job
 from mobilevd.svd.affine_pairs import self_attentions
 from mobilevd.svd.edm import denoise, over_frames

@@ -17,8 +17,9 @@ from mobilevd.artifacts import Artifact, StageRecord, seal, verify
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation.cost import Cost, count
 from mobilevd.method import surgery
-from mobilevd.params import Adversarial, Recipe
+from mobilevd.params import Recipe
 from mobilevd.registry.live import Live
+from mobilevd.settings import Adversarial
 from mobilevd.stages import samples
 from mobilevd.svd.conditioning import added_ids, motion_buckets
 from mobilevd.svd.unet import VideoUNet

@@ -16,11 +16,11 @@ from typing import Any
 from mobilevd import alerts
 from mobilevd.artifacts import file_sha256
 from mobilevd.errors import IntegrityError, MobileVDError, PromotionError
-from mobilevd.params import Clip
 from mobilevd.progress import say
 from mobilevd.registry import acceptance, versions
 from mobilevd.registry.ledger import CHAMPION, PREVIOUS, Checked, Entry, Ledger, Wanted, champion, projection, standing
 from mobilevd.secrecy import sanitised
+from mobilevd.settings import Clip
 from mobilevd.stages import lineage
 
 PROMOTE, ROLLBACK = "promote", "rollback"

@@ -17,7 +17,8 @@ from mobilevd.evaluation.block_costs import block_costs
 from mobilevd.evaluation.cost import Cost
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned, Relaxed
-from mobilevd.params import Prune, Recipe
+from mobilevd.params import Recipe
+from mobilevd.settings import Prune
 from mobilevd.stages.job import Job
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
 from mobilevd.training import seeds

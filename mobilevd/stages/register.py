@@ -17,11 +17,12 @@ from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import EffectError, IntegrityError, MobileVDError
 from mobilevd.evaluation import fingerprint, gallery
-from mobilevd.params import Clip, Recipe
+from mobilevd.params import Recipe
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.progress import say
 from mobilevd.registry import acceptance, runs, tracking
 from mobilevd.secrecy import sanitised
+from mobilevd.settings import Clip
 from mobilevd.stages import bundle, model_card, pending
 from mobilevd.stages.labels import SHOWN
 

@@ -24,8 +24,8 @@ from mobilevd.errors import MobileVDError
 from mobilevd.evaluation import fingerprint, i3d, intervals, motion, report
 from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.evaluation.report import Figure, Report
-from mobilevd.params import Clip, Evaluate
 from mobilevd.progress import track
+from mobilevd.settings import Clip, Evaluate
 from mobilevd.stages import spread
 from mobilevd.video import ucf101
 from mobilevd.video.ucf101 import Manifest

@@ -21,7 +21,7 @@ from transformers import logging as transformers_logging
 from mobilevd import artifacts
 from mobilevd.errors import IntegrityError, RecipeError
 from mobilevd.packages import project_root
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.shapes import Video
 from mobilevd.svd import autoencoder, weights
 from mobilevd.svd.conditioning import image_tokens

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mobilevd.method import adversarial
 from mobilevd.method.discriminator import Discriminator
-from mobilevd.params import Adversarial, Training
+from mobilevd.settings import Adversarial, Training
 from mobilevd.svd.edm import Condition
 from mobilevd.svd.sampler import OneStep
 from mobilevd.training import data, loop, optim, seeds

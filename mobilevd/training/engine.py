@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mobilevd.params import Training
+from mobilevd.settings import Training
 from mobilevd.svd import lean
 from mobilevd.training import sharding
 

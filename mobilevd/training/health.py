@@ -9,7 +9,7 @@ import statistics
 from typing import NamedTuple
 
 from mobilevd.errors import MobileVDError
-from mobilevd.params import Health
+from mobilevd.settings import Health
 
 Curves = dict[str, list[tuple[int, float]]]
 MEMORY = 50

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilevd.errors import MobileVDError
-from mobilevd.params import Optim
+from mobilevd.settings import Optim
 from mobilevd.training import optim, sharding
 from mobilevd.training.ema import Ema
 from mobilevd.training.engine import Engine

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilevd.errors import RecipeError
-from mobilevd.params import Optim
+from mobilevd.settings import Optim
 from mobilevd.training import sharding
 
 Group = tuple[Iterable[nn.Parameter], float]

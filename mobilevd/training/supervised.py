@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mobilevd.params import Finetune, Training
+from mobilevd.settings import Finetune, Training
 from mobilevd.training import data, loop
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine

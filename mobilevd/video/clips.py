@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.video import decode
 from mobilevd.video.decode import Reason, Timing, UnusableError
 from mobilevd.video.photo import SUFFIXES, fit, upright

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilevd.errors import DataError
-from mobilevd.params import Clip, Prepare
+from mobilevd.settings import Clip, Prepare
 from mobilevd.video.split import scene
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mobilevd.artifacts import file_sha256
-from mobilevd.params import Clip, Prepare
 from mobilevd.progress import track
+from mobilevd.settings import Clip, Prepare
 from mobilevd.video import clips, decode, pictures, quarantine, store
 from mobilevd.video.clips import Source
 from mobilevd.video.decode import Reason, UnusableError

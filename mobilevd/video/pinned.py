@@ -14,8 +14,8 @@ import yaml
 
 from mobilevd import remote
 from mobilevd.errors import DataError
-from mobilevd.params import Prepare
 from mobilevd.places import cache_dir, project_root
+from mobilevd.settings import Prepare
 from mobilevd.video import clips, identity
 
 LISTING = ".dir"

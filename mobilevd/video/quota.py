@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Set
 
 from mobilevd.errors import DataError
-from mobilevd.params import Prepare
+from mobilevd.settings import Prepare
 from mobilevd.video.manifest import Rejected
 
 SIDES = ("train", "validation")

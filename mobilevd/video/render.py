@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 
 MOTIONS = ("pan", "zoom", "pan-zoom", "roll", "parallax")
 

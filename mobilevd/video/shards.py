@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilevd.params import Prepare
+from mobilevd.settings import Prepare
 from mobilevd.video import clips
 from mobilevd.video.clips import Source
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mobilevd.artifacts import shards
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 
 HEADER_BYTES = 504  # with the 8 bytes of its length before it, the pixels start at byte 512
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mobilevd.artifacts import file_sha256
 from mobilevd.errors import DataError, IntegrityError
-from mobilevd.params import Clip
 from mobilevd.progress import track
+from mobilevd.settings import Clip
 from mobilevd.video import decode
 from mobilevd.video.decode import UnusableError
 

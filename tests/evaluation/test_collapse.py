@@ -14,7 +14,7 @@ from PIL import Image
 from mobilevd import params
 from mobilevd.evaluation import motion
 from mobilevd.evaluation.gates import judge
-from mobilevd.params import Clip, Gate
+from mobilevd.settings import Clip, Gate
 from mobilevd.video import clips, sample_data
 
 ROOT = Path(__file__).resolve().parents[2]

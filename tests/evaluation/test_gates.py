@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobilevd.evaluation.gates import Champion, Origin, judge
-from mobilevd.params import Gate
+from mobilevd.settings import Gate
 
 AT_MOST = Gate(metric="student.fvd", max=150.0, why="the paper's FVD")
 AT_LEAST = Gate(metric="quantize.sqnr_db", min=15.0)

@@ -5,7 +5,7 @@ import torch
 
 from mobilevd.method import adversarial
 from mobilevd.method.discriminator import Discriminator
-from mobilevd.params import Adversarial, LogNormal
+from mobilevd.settings import Adversarial, LogNormal
 from mobilevd.svd.edm import Condition
 
 SETTINGS = Adversarial(steps=1, generator={"lr": 1e-3}, discriminator={"lr": 1e-3}, head_channels=16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mobilevd.method import low_resolution
-from mobilevd.params import Finetune, LogNormal
+from mobilevd.settings import Finetune, LogNormal
 from mobilevd.svd.edm import Condition
 
 SETTINGS = Finetune(steps=1, optim={"lr": 1e-3})

@@ -9,7 +9,7 @@ from movies import moving, texture, write_video
 
 from mobilevd.errors import DataError, IntegrityError
 from mobilevd.evaluation.fvd import frechet
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.stages import compare
 from mobilevd.stages.extractor import Extractor, of_i3d
 

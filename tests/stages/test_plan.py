@@ -8,7 +8,8 @@ import tiny_svd
 from mobilevd.errors import RecipeError
 from mobilevd.evaluation.gates import judge
 from mobilevd.packages import project_root
-from mobilevd.params import Gate, check
+from mobilevd.params import check
+from mobilevd.settings import Gate
 from mobilevd.stages import plan
 from mobilevd.svd.base import Base
 

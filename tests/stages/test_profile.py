@@ -12,7 +12,8 @@ from mobilevd.device.export import export
 from mobilevd.device.profile import ProfileReport
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.evaluation.gates import judge
-from mobilevd.params import Gate, check
+from mobilevd.params import check
+from mobilevd.settings import Gate
 from mobilevd.stages import profile
 
 PHONE = "qai-hub:Samsung Galaxy S24"

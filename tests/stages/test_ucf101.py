@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.evaluation import i3d, motion, report
 from mobilevd.evaluation.fvd import frechet
-from mobilevd.params import Clip, Evaluate
 from mobilevd.pipeline import MobileVDPipeline
+from mobilevd.settings import Clip, Evaluate
 from mobilevd.stages import spread, ucf101
 from mobilevd.video import ucf101 as listing
 

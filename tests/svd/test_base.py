@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from mobilevd.artifacts import seal
 from mobilevd.errors import IntegrityError, RecipeError
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.svd import autoencoder, base, conditioning
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
-from mobilevd.params import Adversarial, Training
+from mobilevd.settings import Adversarial, Training
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine

@@ -3,7 +3,7 @@ import tiny_svd
 import torch
 from torch import nn
 
-from mobilevd.params import Training
+from mobilevd.settings import Training
 from mobilevd.svd.unet import VideoUNet
 from mobilevd.training.engine import Engine
 

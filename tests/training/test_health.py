@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilevd.params import Health, Optim, Training
+from mobilevd.settings import Health, Optim, Training
 from mobilevd.stages import samples
 from mobilevd.training import health, loop
 from mobilevd.training.checkpoints import Checkpoints

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilevd.params import Optim, Training
+from mobilevd.settings import Optim, Training
 from mobilevd.training.engine import Engine
 from mobilevd.training.learner import Learner, NonFiniteError
 

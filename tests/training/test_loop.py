@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mobilevd.params import Optim, Training
+from mobilevd.settings import Optim, Training
 from mobilevd.training import loop, seeds
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mobilevd.errors import RecipeError
-from mobilevd.params import Optim
+from mobilevd.settings import Optim
 from mobilevd.training import optim
 from mobilevd.training.checkpoints import Checkpoints
 

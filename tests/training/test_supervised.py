@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilevd.params import Finetune, Training
+from mobilevd.settings import Finetune, Training
 from mobilevd.training import supervised
 from mobilevd.training.checkpoints import Checkpoints
 

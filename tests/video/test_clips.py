@@ -4,7 +4,7 @@ import torch
 from movies import greys, moving, texture, write_video
 from PIL import Image
 
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.video import clips
 from mobilevd.video.clips import Source
 from mobilevd.video.decode import Reason, Timing, UnusableError

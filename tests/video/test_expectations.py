@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from mobilevd.errors import DataError
-from mobilevd.params import Clip, Prepare
+from mobilevd.settings import Clip, Prepare
 from mobilevd.video import expectations, manifest
 from mobilevd.video.manifest import Row
 

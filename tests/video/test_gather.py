@@ -6,7 +6,7 @@ from PIL import Image
 
 from mobilevd.artifacts import file_sha256
 from mobilevd.errors import DataError
-from mobilevd.params import Clip, Prepare, Rendered
+from mobilevd.settings import Clip, Prepare, Rendered
 from mobilevd.video import clips, store
 from mobilevd.video.gather import gather
 

@@ -10,7 +10,8 @@ import seaweed
 
 from mobilevd import remote
 from mobilevd.errors import DataError, IntegrityError, RecipeError
-from mobilevd.params import Prepare, check
+from mobilevd.params import check
+from mobilevd.settings import Prepare
 from mobilevd.video import identity, pinned
 
 FILMS = {"one.mp4": b"a film", "deep/two.mp4": b"another film"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from movies import texture
 
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.video import render as rendering
 from mobilevd.video.render import MOTIONS, render
 

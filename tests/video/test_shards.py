@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilevd.params import Prepare, Rendered
+from mobilevd.settings import Prepare, Rendered
 from mobilevd.video import clips, shards
 from mobilevd.video.clips import Source
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.video import store
 
 CLIP = Clip(frames=3, width=64, height=64)

@@ -8,7 +8,7 @@ import torch
 import ucf
 
 from mobilevd.errors import DataError, IntegrityError
-from mobilevd.params import Clip
+from mobilevd.settings import Clip
 from mobilevd.video import ucf101
 
 

@@ -1,0 +1,106 @@
+"""A value that cannot work, or two that contradict each other, are refused section by section."""
+
+import pytest
+from small_recipes import put, refusal, smallest
+
+from mobilevd import params
+
+
+@pytest.fixture
+def values() -> dict:
+    return smallest()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("finetune.optim.lr", "1e-5"),
+        ("finetune.steps", "100"),
+        ("finetune.steps", 1.5),
+        ("finetune.steps", True),
+        ("finetune.steps", 0),
+        ("finetune.ema_decay", 1.0),
+        ("finetune.optim.lr", float("inf")),
+        ("finetune.optim.lr", float("nan")),
+        ("finetune.optim.lr", -1.0e-4),
+        ("finetune.optim.betas", [0.9, 2.0]),
+        ("finetune.apply", ["cross-attention"]),
+        ("clip.width", 500),
+        ("clip.height", 0),
+        ("clip.frames", 1),
+        ("clip.fps", 0.0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("base", 5),
+        ("name", "Big Name"),
+        ("prepare.validation_share", 1.0),
+        ("prune.keep", -1),
+        ("funnel.fun_factor", 1.5),
+        ("quantize.activations", "int4"),
+        ("profile.devices", []),
+        ("evaluate.clips", 1),
+        ("evaluate.motion_bucket", 256),
+        ("gates", []),
+        ("registry.model", "../up"),
+    ],
+)
+def test_impossible_value_is_refused_and_named(values, path, value):
+    told = refusal(put(values, path, value))
+    assert f"  {path}" in told
+    assert "allowed: " in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"keep_tflops": 4.64}, "exactly one of keep"),
+        ({"keep": None}, "exactly one of keep"),
+        ({"by": "l1"}, "by: l1 and l1_weight go together"),
+        ({"l1_weight": 0.1}, "by: l1 and l1_weight go together"),
+        ({"by": "gradient"}, "'learned', 'l1', 'magnitude' or 'random'"),
+        ({"rank": "cost"}, "'importance' or 'importance_per_tflop'"),
+        ({"keep": None, "keep_tflops": 0.0}, "greater than 0"),
+    ],
+)
+def test_pruning_has_one_budget_and_one_way_to_rank(values, changes, reason):
+    values["prune"] |= changes
+    assert reason in refusal(values)
+
+
+def test_pruning_by_cost_needs_no_number_of_blocks(values):
+    values["prune"] |= {"keep": None, "keep_tflops": 4.64, "rank": "importance_per_tflop", "by": "l1", "l1_weight": 0.1}
+    assert params.check(values, "here").prune.keep_tflops == 4.64
+
+
+@pytest.mark.parametrize(
+    ("gate", "reason"),
+    [
+        ({"metric": "a"}, "exactly one of max, min, max_ratio"),
+        ({"metric": "a", "max": 1.0, "min": 0.0}, "exactly one of max, min, max_ratio"),
+        ({"metric": "a", "max_ratio": 1.1}, "and of go together"),
+        ({"metric": "a", "max": 1.0, "of": "b"}, "and of go together"),
+        ({"metric": "a", "max_worse": 1.0}, "and of go together"),
+        ({"metric": "a", "max_worse": -1.0, "of": "champion"}, "greater than or equal to 0"),
+        ({"metric": "a", "max": 1.0, "better": "higher"}, "max says itself which way is better"),
+        ({"metric": "a", "max": 1.0, "by": "median"}, "'point' or 'interval'"),
+        ({"metric": "a", "max": float("inf")}, "finite"),
+    ],
+)
+def test_gate_without_exactly_one_limit_is_refused(values, gate, reason):
+    told = refusal(values | {"gates": [gate]})
+    assert "  gates.0" in told
+    assert reason in told
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "truncated", "layers": "both"},
+        {"kind": "truncated", "init": "he"},
+        {"kind": "truncated", "merge": "before"},
+        {"init": "data_aware", "layers": "convolution"},
+    ],
+)
+def test_funnels_that_contradict_themselves_are_refused(values, changes):
+    values["funnel"] |= changes
+    assert "attention" in refusal(values)
