@@ -256,7 +256,8 @@ class Quantize(Section):
     """Static QDQ quantization of the one-step network, calibrated on real latents.
 
     ``quantizer``: ONNX Runtime's, or Qualcomm's aimet-onnx, which may choose the weights' ``rounding`` by what comes
-    out of each layer (AdaRound with ``iterations`` per layer, or scales by sequential MSE).
+    out of each layer (AdaRound with ``iterations`` per layer, or scales by sequential MSE). Up to ``calibration_clips``
+    are looked at, fewer once two in a row widen the activations' ranges by less than ``calibration_tolerance``.
     """
 
     quantizer: Literal["onnxruntime", "aimet"] = "onnxruntime"
@@ -265,6 +266,7 @@ class Quantize(Section):
     rounding: Literal["nearest", "adaround", "seq_mse"] = "nearest"
     iterations: Count = 10_000
     calibration_clips: Count = 8
+    calibration_tolerance: Share = 0.0
     opset: Annotated[int, Field(ge=18, le=20)] = 20
     min_sqnr_db: Finite = 15.0
 

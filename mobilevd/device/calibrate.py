@@ -7,6 +7,7 @@ tensors (``tests/device/test_calibrate.py``).
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -18,26 +19,43 @@ from mobilevd.device.session import ERRORS_ONLY, cpus
 from mobilevd.errors import EffectError
 
 REDUCTIONS = ("ReduceMin", "ReduceMax")
+STEADY = 2  # ours: one clip may be like another by chance
+TINY = 1e-30  # the width of a tensor that is constant
 
 Ranges = dict[str, tuple[float, float]]
 
 
-def ranges(path: Path, feeds: Iterable[dict[str, np.ndarray]]) -> Ranges:
-    """Run the float graph on every feed; tensor name → (smallest, largest), with one clip in memory at a time.
+class Seen(NamedTuple):
+    """The ranges over the clips looked at, and by what share (mean over tensors) each after the first widened them."""
 
+    ranges: Ranges
+    widened: tuple[float, ...]
+
+    @property
+    def clips(self) -> int:
+        """How many clips were looked at."""
+        return 1 + len(self.widened)
+
+
+def ranges(path: Path, feeds: Iterable[dict[str, np.ndarray]]) -> Ranges:
+    """The ranges over all feeds. Errors: as ``observe``."""
+    return observe(path, feeds).ranges
+
+
+def observe(path: Path, feeds: Iterable[dict[str, np.ndarray]], tolerance: float = 0.0) -> Seen:
+    """Run the float graph on feed after feed; tensor name → (smallest, largest), with one clip in memory at a time.
+
+    ``tolerance``: no more feeds are looked at once STEADY in a row widened the ranges by less than this share; 0: all.
     Errors: EffectError without feeds, or naming a tensor that takes values which are not finite.
     """
     aside = Path(path).with_suffix(".observed.onnx")
     names = _write_observed(Path(path), aside)
     try:
-        session = _open(aside)
-        seen = [np.array(session.run(None, feed), dtype=np.float64).reshape(-1, len(REDUCTIONS)) for feed in feeds]
+        low, high, widened = _until_steady(_open(aside), feeds, tolerance)
     finally:
         aside.unlink()
-    if not seen:
-        raise EffectError("Calibration got no clips", got=0, allowed="one or more", where="quantize.calibration_clips")
-    low, high = np.stack(seen)[:, :, 0].min(0), np.stack(seen)[:, :, 1].max(0)
-    return {name: _checked(name, float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+    found = {name: _checked(name, float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+    return Seen(found, tuple(widened))
 
 
 def for_quantizer(found: Ranges, headroom: float) -> TensorsData:
@@ -45,6 +63,23 @@ def for_quantizer(found: Ranges, headroom: float) -> TensorsData:
     wider = {name: (np.float32(a * (1 + headroom)), np.float32(b * (1 + headroom))) for name, (a, b) in found.items()}
     tensors = {name: TensorData(lowest=low, highest=high) for name, (low, high) in wider.items()}
     return TensorsData(CalibrationMethod.MinMax, tensors)
+
+
+def _until_steady(session: ort.InferenceSession, feeds: Iterable[dict], tolerance: float) -> tuple:
+    """Smallest and largest value of every tensor, and what each clip after the first added to the ranges' width."""
+    low, high, widened = None, None, []
+    for feed in feeds:
+        least, most = np.array(session.run(None, feed), dtype=np.float64).reshape(-1, len(REDUCTIONS)).T
+        if low is None:
+            low, high = least, most
+            continue
+        before, low, high = high - low, np.minimum(low, least), np.maximum(high, most)
+        widened.append(float(np.mean((high - low - before) / np.maximum(high - low, TINY))))
+        if max(widened[-STEADY:]) < tolerance and len(widened) >= STEADY:
+            break
+    if low is None:
+        raise EffectError("Calibration got no clips", got=0, allowed="one or more", where="quantize.calibration_clips")
+    return low, high, widened
 
 
 def _write_observed(path: Path, aside: Path) -> list[str]:

@@ -36,11 +36,12 @@ Feeds = list[dict[str, np.ndarray]]
 
 
 class Result(NamedTuple):
-    """What quantization did: lowest SQNR on the held-out clips, nodes by operator type, lowest SQNR in each block."""
+    """What quantization did: lowest SQNR on held-out clips, nodes by type, lowest by block, what calibration saw."""
 
     sqnr_db: float
     kinds: list[Kind]
     blocks: dict[str, float]
+    seen: calibrate.Seen
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
@@ -72,9 +73,9 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
             "quantize.parity_db": parity,
             "quantize.float_mb": sizes["float"],
             "quantize.quantized_mb": sizes["quantized"],
-            "quantize.calibration_clips": float(len(calibration)),
+            "quantize.calibration_clips": float(result.seen.clips),
         },
-        facts=_facts(recipe, len(calibration), len(checked)),
+        facts=_facts(recipe, result.seen.clips, len(checked)),
         pictures={"sizes and noise": _picture(result, sizes, job.workdir)},
         tables=_tables(result),
         started_at=began,
@@ -98,19 +99,19 @@ def _spec(path: Path) -> GraphSpec:
     return one_step(*clips.shape, token_dim=clips.batch([0]).tokens.shape[-1])
 
 
-def _write(recipe: Recipe, folder: Path, calibration: Feeds) -> list[Kind]:
+def _write(recipe: Recipe, folder: Path, seen: calibrate.Seen, calibration: Feeds) -> list[Kind]:
     settings, source, target = recipe.quantize, folder / FLOAT, folder / QUANTIZED
     if settings.quantizer == "aimet":
         how = (settings.activations, settings.rounding, settings.iterations)
-        return aimet.quantize(source, target, calibration, *how)
-    seen = track(calibration, len(calibration), "calibrating")
-    return quantize(source, target, calibrate.ranges(source, seen), settings.activations)
+        return aimet.quantize(source, target, calibration[: seen.clips], *how)
+    return quantize(source, target, seen.ranges, settings.activations)
 
 
 def _quantized(recipe: Recipe, folder: Path, calibration: Feeds, checked: Feeds) -> Result:
     """Errors: EffectError under the recipe's SQNR, naming the noisiest blocks."""
-    lowest = recipe.quantize.min_sqnr_db
-    kinds = _write(recipe, folder, calibration)
+    lowest, shown = recipe.quantize.min_sqnr_db, track(calibration, len(calibration), "calibrating")
+    seen = calibrate.observe(folder / FLOAT, shown, recipe.quantize.calibration_tolerance)
+    kinds = _write(recipe, folder, seen, calibration)
     blocks = noise.by_block(folder / FLOAT, folder / QUANTIZED, checked[0])
     float_net, int_net = open_session(folder / FLOAT), open_session(folder / QUANTIZED)
     worst = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
@@ -122,7 +123,7 @@ def _quantized(recipe: Recipe, folder: Path, calibration: Feeds, checked: Feeds)
             allowed=f"{lowest:g} dB or more",
             where="quantize.activations, quantize.calibration_clips or quantize.min_sqnr_db in the recipe",
         )
-    return Result(worst, kinds, blocks)
+    return Result(worst, kinds, blocks, seen)
 
 
 def _sizes(folder: Path) -> dict[str, float]:
@@ -148,7 +149,9 @@ def _facts(recipe: Recipe, calibrated: int, checked: int) -> dict[str, str]:
 
 
 def _tables(result: Result) -> dict[str, list[dict]]:
+    steps = enumerate(result.seen.widened, start=2)
     return {
+        "calibration": [{"clips": clips, "ranges wider by, %": round(100 * share, 2)} for clips, share in steps],
         "blocks": [{"block": name, "lowest SQNR, dB": round(value, 1)} for name, value in result.blocks.items()],
         "operators": [asdict(kind) for kind in result.kinds],
     }

@@ -58,3 +58,30 @@ def test_a_tensor_that_is_not_finite_is_named(graph):
 def test_calibrating_on_nothing_is_an_error(graph):
     with pytest.raises(EffectError, match="no clips"):
         calibrate.ranges(graph, [])
+
+
+def test_clips_are_looked_at_until_two_in_a_row_add_nothing(graph):
+    wide, *others = (feed["x"] for feed in feeds(10))
+    inside = [{"x": 0.5 * wide}, *({"x": 0.1 * other} for other in others)]
+    seen = calibrate.observe(graph, [{"x": wide}, *inside], tolerance=0.01)
+    assert (seen.clips, seen.widened) == (3, (0.0, 0.0))
+    assert seen.ranges == calibrate.ranges(graph, [{"x": wide}])
+    assert calibrate.observe(graph, [{"x": wide}, *inside]).clips == 11
+
+
+def test_one_clip_like_the_one_before_ends_nothing(graph):
+    first, second, third = (feed["x"] for feed in feeds(3))
+    seen = calibrate.observe(graph, [{"x": k * x} for k, x in ((1, first), (1, first), (2, second), (4, third))], 0.01)
+    assert seen.clips == 4
+
+
+def test_what_a_clip_adds_is_its_share_of_the_width(graph):
+    x = feeds(1)[0]["x"]
+    product, wider = x @ W, 2 * x @ W
+    shares = [
+        0.5,
+        0.5,
+        0.5,
+        *(1 - np.ptp(f(product.clip(0))) / np.ptp(f(wider.clip(0))) for f in (lambda v: v + 1, np.log1p)),
+    ]
+    assert calibrate.observe(graph, [{"x": x}, {"x": 2 * x}]).widened == pytest.approx([np.mean(shares)], abs=1e-5)

@@ -43,6 +43,7 @@ def test_the_declared_effects_were_measured(record):
     assert 20 < figures["quantize.sqnr_db"] < 80
     assert 0 < figures["quantize.quantized_mb"] < 0.6 * figures["quantize.float_mb"]
     assert figures["quantize.calibration_clips"] == 3
+    assert [row["clips"] for row in record.tables["calibration"]] == [2, 3]
 
 
 def test_the_quantized_graph_is_as_far_from_torch_as_the_record_says(record, given):
