@@ -29,7 +29,7 @@ run: data              ## the whole pipeline on the sample clips
 
 test: data             ## ruff and pytest
 	ruff check . && ruff format --check .
-	OMP_NUM_THREADS=1 python -m pytest -n logical --dist worksteal --durations=30
+	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations=30
 
 lint: $(INSTALLED)     ## ruff alone
 	ruff check . && ruff format --check .

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from mobilevd.errors import RecipeError
 from mobilevd.operations import Machines, Retrain, Section
@@ -56,6 +56,12 @@ class Recipe(Section):
     registry: Registry = Registry()
     retrain: Retrain = Retrain()
     machines: Machines = Machines()
+
+    @model_validator(mode="after")
+    def _service_takes_one_width(self) -> "Recipe":
+        if self.quantize.activations == "mixed" and self.profile.phone.quantize == "there":
+            raise ValueError("quantize.activations: mixed needs profile.phone.quantize: here")
+        return self
 
     @property
     def digest(self) -> str:

@@ -258,11 +258,13 @@ class Quantize(Section):
     ``quantizer``: ONNX Runtime's, or Qualcomm's aimet-onnx, which may choose the weights' ``rounding`` by what comes
     out of each layer (AdaRound with ``iterations`` per layer, or scales by sequential MSE). Up to ``calibration_clips``
     are looked at, fewer once two in a row widen the activations' ranges by less than ``calibration_tolerance``.
+    ``activations: mixed``: 8 bits, and 16 in as few blocks as bring the output ``budget_db`` above the noise.
     """
 
     quantizer: Literal["onnxruntime", "aimet"] = "onnxruntime"
     weights: Literal["int8"] = "int8"
-    activations: Literal["uint8", "uint16"] = "uint16"
+    activations: Literal["uint8", "uint16", "mixed"] = "uint16"
+    budget_db: Finite | None = None
     rounding: Literal["nearest", "adaround", "seq_mse"] = "nearest"
     iterations: Count = 10_000
     calibration_clips: Count = 8
@@ -274,6 +276,14 @@ class Quantize(Section):
     def _rounding_is_aimets(self) -> "Quantize":
         if self.rounding != "nearest" and self.quantizer != "aimet":
             raise ValueError("rounding: adaround and seq_mse need quantizer: aimet")
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_has_a_budget(self) -> "Quantize":
+        if (self.activations == "mixed") != (self.budget_db is not None):
+            raise ValueError("activations: mixed and budget_db go together")
+        if self.activations == "mixed" and self.quantizer != "onnxruntime":
+            raise ValueError("activations: mixed needs quantizer: onnxruntime")
         return self
 
 

@@ -93,6 +93,23 @@ def test_gate_without_exactly_one_limit_is_refused(values, gate, reason):
 
 
 @pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"activations": "mixed"}, "mixed and budget_db go together"),
+        ({"budget_db": 30.0}, "mixed and budget_db go together"),
+        ({"activations": "mixed", "budget_db": 30.0, "quantizer": "aimet"}, "mixed needs quantizer: onnxruntime"),
+    ],
+)
+def test_mixed_precision_has_a_budget_and_the_quantizer_that_can(values, changes, reason):
+    assert reason in refusal(values | {"quantize": changes})
+
+
+def test_a_service_that_quantizes_knows_one_width(values):
+    put(values, "profile.phone.quantize", "there")
+    assert "phone.quantize: here" in refusal(values | {"quantize": {"activations": "mixed", "budget_db": 30.0}})
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"kind": "truncated", "layers": "both"},

@@ -5,7 +5,7 @@ network, 1.0 GB here) and is quadratic in the number of nodes. **Keeps** the ran
 tensors (``tests/device/test_calibrate.py``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,9 +58,10 @@ def observe(path: Path, feeds: Iterable[dict[str, np.ndarray]], tolerance: float
     return Seen(found, tuple(widened))
 
 
-def for_quantizer(found: Ranges, headroom: float) -> TensorsData:
-    """The ranges, wider by the share ``headroom``, in the form that ONNX Runtime's quantizer takes."""
-    wider = {name: (np.float32(a * (1 + headroom)), np.float32(b * (1 + headroom))) for name, (a, b) in found.items()}
+def for_quantizer(found: Ranges, headroom: Mapping[str, float]) -> TensorsData:
+    """The ranges, each wider by its share of ``headroom``, in the form that ONNX Runtime's quantizer takes."""
+    more = {name: 1 + headroom[name] for name in found}
+    wider = {name: (np.float32(a * more[name]), np.float32(b * more[name])) for name, (a, b) in found.items()}
     tensors = {name: TensorData(lowest=low, highest=high) for name, (low, high) in wider.items()}
     return TensorsData(CalibrationMethod.MinMax, tensors)
 

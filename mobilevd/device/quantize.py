@@ -7,7 +7,7 @@ in float unnoticed (``tests/device/test_quantize.py``).
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,22 +41,26 @@ class Kind:
     quantized: int
 
 
-def quantize(source: Path, target: Path, found: Ranges, activations: str) -> list[Kind]:
+def quantize(source: Path, target: Path, found: Ranges, activations: str, wide: Collection[str] = ()) -> list[Kind]:
     """Write the quantized form of the float graph ``source`` to ``target``; nodes by operator type.
 
     Args:
         found: what ``calibrate.ranges`` saw on real inputs.
         activations: "uint8" or "uint16".
+        wide: tensors that take 16 bits where the others take 8; what stands between is converted.
     Errors: EffectError naming weights that the quantizer left in float.
     """
+    wider = {name: [{"quant_type": ACTIVATIONS["uint16"]}] for name in wide}
     settings = get_qnn_qdq_config(
         source,
         calibration_data_reader=None,
         activation_type=ACTIVATIONS[activations],
         weight_type=QuantType.QInt8,
         per_channel=True,
-        init_overrides=_norm_weights(source, ACTIVATIONS[activations]),
+        init_overrides=_norm_weights(source, activations, wide) | wider,
+        add_qtype_converts=bool(wide),
     )
+    settings.extra_options["UseQDQContribOps"] = True  # before opset 21, 16 bits are Microsoft's operators alone
     # quantize_static would first lift the graph to opset 21, in memory, which fails beyond 2 GB
     quantizer = QDQQuantizer(
         load_model_with_shape_infer(Path(source)),
@@ -64,7 +68,7 @@ def quantize(source: Path, target: Path, found: Ranges, activations: str) -> lis
         settings.reduce_range,
         settings.weight_type,
         settings.activation_type,
-        for_quantizer(found, HEADROOM[activations]),
+        for_quantizer(found, {name: HEADROOM["uint16" if name in wide else activations] for name in found}),
         [],
         [],
         settings.op_types_to_quantize,
@@ -108,12 +112,13 @@ def kinds(graph: onnx.GraphProto) -> list[Kind]:
     return [Kind(kind, number, done[kind]) for kind, number in count.most_common()]
 
 
-def _norm_weights(source: Path, kind: QuantType) -> dict[str, list[dict]]:
+def _norm_weights(source: Path, activations: str, wide: Collection[str]) -> dict[str, list[dict]]:
     """Layer norms have one row of weights: as activations are, per tensor; the NPU leaves symmetric int8 to the CPU."""
     graph = onnx.load(source, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
-    names = {node.input[1] for node in graph.node if node.op_type == "LayerNormalization"} & stored
-    return {name: [{"quant_type": kind}] for name in names}
+    norms = [n for n in graph.node if n.op_type == "LayerNormalization" and n.input[1] in stored]
+    kinds = {n.input[1]: ACTIVATIONS["uint16" if n.output[0] in wide else activations] for n in norms}
+    return {name: [{"quant_type": kind}] for name, kind in kinds.items()}
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mobilevd.artifacts import StageRecord, seal
-from mobilevd.device import aimet, calibrate, charts, noise
+from mobilevd.device import aimet, calibrate, charts, mixed, noise
 from mobilevd.device.export import export, file_bytes, parity_db
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.inputs import GraphSpec, one_step
 from mobilevd.device.one_clip import OneClip, unbatched
-from mobilevd.device.quantize import Kind, quantize
+from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
 from mobilevd.errors import EffectError
 from mobilevd.params import Recipe
@@ -36,10 +36,10 @@ Feeds = list[dict[str, np.ndarray]]
 
 
 class Result(NamedTuple):
-    """What quantization did: lowest SQNR on held-out clips, nodes by type, lowest by block, what calibration saw."""
+    """What quantization did: lowest SQNR on held-out clips, widths and nodes, lowest by block, what calibration saw."""
 
     sqnr_db: float
-    kinds: list[Kind]
+    chosen: mixed.Chosen
     blocks: dict[str, float]
     seen: calibrate.Seen
 
@@ -75,7 +75,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
             "quantize.quantized_mb": sizes["quantized"],
             "quantize.calibration_clips": float(result.seen.clips),
         },
-        facts=_facts(recipe, result.seen.clips, len(checked)),
+        facts=_facts(recipe, result, len(checked)),
         pictures={"sizes and noise": _picture(result, sizes, job.workdir)},
         tables=_tables(result),
         started_at=began,
@@ -99,19 +99,21 @@ def _spec(path: Path) -> GraphSpec:
     return one_step(*clips.shape, token_dim=clips.batch([0]).tokens.shape[-1])
 
 
-def _write(recipe: Recipe, folder: Path, seen: calibrate.Seen, calibration: Feeds) -> list[Kind]:
+def _write(recipe: Recipe, folder: Path, seen: calibrate.Seen, calibration: Feeds) -> mixed.Chosen:
     settings, source, target = recipe.quantize, folder / FLOAT, folder / QUANTIZED
     if settings.quantizer == "aimet":
         how = (settings.activations, settings.rounding, settings.iterations)
-        return aimet.quantize(source, target, calibration[: seen.clips], *how)
-    return quantize(source, target, seen.ranges, settings.activations)
+        return mixed.Chosen({}, (), aimet.quantize(source, target, calibration[: seen.clips], *how))
+    if settings.budget_db is not None:
+        return mixed.choose(source, target, seen.ranges, calibration[:CHECKED], settings.budget_db)
+    return mixed.Chosen({}, (), quantize(source, target, seen.ranges, settings.activations))
 
 
 def _quantized(recipe: Recipe, folder: Path, calibration: Feeds, checked: Feeds) -> Result:
     """Errors: EffectError under the recipe's SQNR, naming the noisiest blocks."""
     lowest, shown = recipe.quantize.min_sqnr_db, track(calibration, len(calibration), "calibrating")
     seen = calibrate.observe(folder / FLOAT, shown, recipe.quantize.calibration_tolerance)
-    kinds = _write(recipe, folder, seen, calibration)
+    chosen = _write(recipe, folder, seen, calibration)
     blocks = noise.by_block(folder / FLOAT, folder / QUANTIZED, checked[0])
     float_net, int_net = open_session(folder / FLOAT), open_session(folder / QUANTIZED)
     worst = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
@@ -123,7 +125,7 @@ def _quantized(recipe: Recipe, folder: Path, calibration: Feeds, checked: Feeds)
             allowed=f"{lowest:g} dB or more",
             where="quantize.activations, quantize.calibration_clips or quantize.min_sqnr_db in the recipe",
         )
-    return Result(worst, kinds, blocks, seen)
+    return Result(worst, chosen, blocks, seen)
 
 
 def _sizes(folder: Path) -> dict[str, float]:
@@ -138,23 +140,29 @@ def _sizes(folder: Path) -> dict[str, float]:
     return sizes
 
 
-def _facts(recipe: Recipe, calibrated: int, checked: int) -> dict[str, str]:
+def _facts(recipe: Recipe, result: Result, checked: int) -> dict[str, str]:
     settings = recipe.quantize
+    wide = f" (16 bits in {', '.join(result.chosen.wide) or 'no block'})" if result.chosen.alone else ""
+    widths = f"{settings.weights} weights, {settings.activations} activations{wide}"
     return {
-        "precision": f"{settings.weights} weights, {settings.activations} activations, QDQ, opset {settings.opset}",
+        "precision": f"{widths}, QDQ, opset {settings.opset}",
         "quantizer": f"{settings.quantizer}, weights rounded by {settings.rounding}",
-        "calibration": f"smallest and largest values on {calibrated} training clips at σ_max",
+        "calibration": f"smallest and largest values on {result.seen.clips} training clips at σ_max",
         "sqnr": f"the lowest of {checked} validation clips, quantized against float, ONNX Runtime on the host's CPU",
     }
 
 
 def _tables(result: Result) -> dict[str, list[dict]]:
-    steps = enumerate(result.seen.widened, start=2)
-    return {
+    steps, chosen = enumerate(result.seen.widened, start=2), result.chosen
+    alone = [(name, round(value, 1), 16 if name in chosen.wide else 8) for name, value in chosen.alone.items()]
+    names = ("block", "SQNR with it alone in 8 bits, dB", "bits")
+    tables = {
+        "sensitivity": [dict(zip(names, row, strict=True)) for row in alone],
         "calibration": [{"clips": clips, "ranges wider by, %": round(100 * share, 2)} for clips, share in steps],
         "blocks": [{"block": name, "lowest SQNR, dB": round(value, 1)} for name, value in result.blocks.items()],
-        "operators": [asdict(kind) for kind in result.kinds],
+        "operators": [asdict(kind) for kind in result.chosen.kinds],
     }
+    return {name: rows for name, rows in tables.items() if rows}
 
 
 def _picture(result: Result, sizes: dict[str, float], workdir: Path) -> str:

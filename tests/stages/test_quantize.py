@@ -106,7 +106,7 @@ def test_qualcomms_quantizer_is_a_choice_of_the_recipe(record, given, tmp_path):
     result = quantize._quantized(recipe, folder, checked, checked)
     assert 20 < result.sqnr_db < 80
     assert result.blocks.keys() >= {"conv_in", "mid_block"}
-    assert quantize._facts(recipe, 1, 1)["quantizer"] == "aimet, weights rounded by nearest"
+    assert quantize._facts(recipe, result, 1)["quantizer"] == "aimet, weights rounded by nearest"
 
 
 def test_latents_that_changed_since_they_were_sealed_are_refused(given, tmp_path):
