@@ -1,10 +1,9 @@
 """A dead letter lies beside its run and is told to a real receiver; one that fails hides nothing."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import receiver
 import seaweed
 
 from mobilevd import alerts
@@ -21,20 +20,13 @@ def told(monkeypatch):
 
     told = Told()
 
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(told.code)
-            self.end_headers()
+    def take(_, body):
+        told.append(json.loads(body))
+        return told.code
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv(alerts.WEBHOOK, f"http://127.0.0.1:{server.server_port}/planted")
-    yield told
-    server.shutdown()
+    with receiver.listening(take) as address:
+        monkeypatch.setenv(alerts.WEBHOOK, f"{address}/planted")
+        yield told
 
 
 @pytest.mark.parametrize("where", ["folder", "s3"])

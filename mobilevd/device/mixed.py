@@ -33,7 +33,7 @@ class Chosen(NamedTuple):
 
 
 def choose(source: Path, target: Path, found: Ranges, feeds: Feeds, budget_db: float) -> Chosen:
-    """Write to ``target`` the graph with the fewest blocks in 16 bits whose output is ``budget_db`` or more from noise.
+    """Write to ``target`` the graph with as few blocks in 16 bits as bring its output ``budget_db`` above the noise.
 
     Blocks are widened in the order of their sensitivity, measured one by one; what enters the network has 16 bits.
     Errors: EffectError when 16 bits everywhere are not enough.

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -93,10 +93,15 @@ def measure(phone: Phone, target: Target, task: Task, tools: Path) -> ProfileRep
 
 @contextmanager
 def _folder(phone: Phone) -> Iterator[None]:
-    """An empty folder there, gone afterwards; a phone that was lost keeps it until the next time."""
+    """An empty folder there, gone afterwards whatever happens; a phone that was lost keeps it until the next time."""
     phone.shell("rm", "-rf", THERE)
     phone.shell("mkdir", "-p", f"{THERE}/test_data_set_0")
-    yield
+    try:
+        yield
+    except BaseException:
+        with suppress(EffectError):  # what went wrong is told, not that the phone is gone
+            phone.shell("rm", "-rf", THERE)
+        raise
     phone.shell("rm", "-rf", THERE)
 
 

@@ -60,7 +60,8 @@ def quantize(source: Path, target: Path, found: Ranges, activations: str, wide: 
         init_overrides=_norm_weights(source, activations, wide) | wider,
         add_qtype_converts=bool(wide),
     )
-    settings.extra_options["UseQDQContribOps"] = True  # before opset 21, 16 bits are Microsoft's operators alone
+    if wide:  # 16 bits are Microsoft's operators before opset 21; beside other overrides the settings forget it
+        settings.extra_options["UseQDQContribOps"] = True
     # quantize_static would first lift the graph to opset 21, in memory, which fails beyond 2 GB
     quantizer = QDQQuantizer(
         load_model_with_shape_infer(Path(source)),

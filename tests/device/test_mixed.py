@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mobilevd.device import calibrate, mixed
 from mobilevd.device.fidelity import sqnr_db
+from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
 from mobilevd.errors import EffectError
 
@@ -62,6 +63,15 @@ def test_the_block_that_spoils_the_output_is_the_first_in_16_bits_and_those_that
 def test_the_limit_holds_with_what_was_chosen(graph, chosen):
     both = [open_session(path) for path in (graph, graph.with_name("quantized.onnx"))]
     assert min(sqnr_db(*(session.run(None, feed)[0] for session in both)) for feed in feeds(2)) >= LIMIT
+
+
+def test_it_would_not_hold_without_the_last_of_them(graph, chosen, tmp_path):
+    found = calibrate.ranges(graph, feeds(4))
+    inputs, tensors = mixed.by_block(graph, found)
+    fewer = {*inputs, *(tensor for name in chosen.wide[:-1] for tensor in tensors[name])}
+    quantize(graph, tmp_path / "q.onnx", found, "uint8", fewer)
+    both = [open_session(path) for path in (graph, tmp_path / "q.onnx")]
+    assert min(sqnr_db(*(session.run(None, feed)[0] for session in both)) for feed in feeds(2)) < LIMIT
 
 
 def test_a_limit_that_8_bits_meet_widens_nothing(graph, tmp_path):

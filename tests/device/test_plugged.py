@@ -107,10 +107,11 @@ def test_a_phone_that_is_lost_in_the_middle_is_an_error_and_the_next_time_starts
     assert handset.left == []
 
 
-def test_a_tool_that_fails_there_says_why(handset, graph):
+def test_a_tool_that_fails_there_says_why_and_nothing_stays(handset, graph):
     graph.write_bytes(b"no graph")
     with pytest.raises(EffectError, match=r"(?i)protobuf|invalid"):
         measured(handset, graph)
+    assert handset.left == []
 
 
 def test_a_phone_that_does_not_answer_is_given_up(handset):

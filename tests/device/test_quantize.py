@@ -6,6 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mobilevd.device.export import file_bytes
 from mobilevd.device.fidelity import sqnr_db
+from mobilevd.device.mixed import by_block
 from mobilevd.device.quantize import check_weights, quantize
 from mobilevd.device.session import open_session
 from mobilevd.errors import EffectError
@@ -32,6 +33,13 @@ def test_values_beyond_the_calibrated_range_are_not_clipped_at_16_bits(graphs, t
 
 def test_8_bit_activations_are_farther_and_still_the_same_function(graphs, tmp_path):
     quantize(graphs.float_path, tmp_path / "q.onnx", graphs.ranges, "uint8")
+    assert {node.domain for node in onnx.load(tmp_path / "q.onnx").graph.node} == {""}  # what every runtime reads
+    assert 8 < compared(graphs, tmp_path / "q.onnx") < compared(graphs, graphs.quantized_path)
+
+
+def test_a_graph_of_two_widths_runs_and_is_between_them(graphs, tmp_path):
+    inputs, tensors = by_block(graphs.float_path, graphs.ranges)
+    quantize(graphs.float_path, tmp_path / "q.onnx", graphs.ranges, "uint8", {*inputs, *tensors["mid_block"]})
     assert 8 < compared(graphs, tmp_path / "q.onnx") < compared(graphs, graphs.quantized_path)
 
 

@@ -59,6 +59,13 @@ def test_steady_change_has_no_flicker_and_alternation_has():
     torch.testing.assert_close(motion.flicker(alternating), torch.tensor([2.0]))
 
 
+def test_flicker_below_a_grey_level_of_the_real_clips_is_no_measure():
+    still, moving = torch.zeros(1), torch.ones(1)
+    made, real = {"energy": moving, "flicker": still + 0.5 / 255}, {"energy": moving, "flicker": still + 1e-5}
+    colours = {"colour_entropy": moving}
+    assert motion.summary(made | colours, real | colours)["flicker_ratio"] == pytest.approx(0.5)
+
+
 def test_dots_that_jump_about_move_and_do_not_flicker():
     board = (torch.arange(16).view(-1, 1) + torch.arange(16)) % 2
     jumping = (

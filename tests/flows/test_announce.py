@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import receiver
 import seaweed
 import yaml
 
@@ -23,20 +22,12 @@ def heard():
     """``(address, events)``: a receiver of events, and each with what lay at its pin's address when it came."""
     events = []
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            events.append((told["name"], told["payload"]["data_md5"]))
-            self.send_response(200)
-            self.end_headers()
+    def take(_, body):
+        told = json.loads(body)
+        events.append((told["name"], told["payload"]["data_md5"]))
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", events
-    server.shutdown()
+    with receiver.listening(take) as address:
+        yield address, events
 
 
 def announce(folder: Path, pin: str, webhook: str) -> subprocess.CompletedProcess:

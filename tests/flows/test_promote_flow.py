@@ -4,14 +4,13 @@ import gzip
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import candidates
 import mlflow_store
 import pytest
+import receiver
 import tiny_svd
 import yaml
 
@@ -37,23 +36,14 @@ def heard(store, monkeypatch):
     """The events that the flow sends, as if it were deployed: of each its body, and the ledger when it came."""
     events = []
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            events.append((body, promote.ledger("mobilevd").history()))
-            self.send_response(200)
-            self.end_headers()
+    def take(_, body):
+        events.append((json.loads(body), promote.ledger("mobilevd").history()))
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name in (alerts.WEBHOOK, "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("ARGO_WORKFLOW_TEMPLATE", "promoteflow")
-    yield events
-    server.shutdown()
+    with receiver.listening(take) as address:
+        for name in (alerts.WEBHOOK, "METAFLOW_ARGO_EVENTS_WEBHOOK_URL"):
+            monkeypatch.setenv(name, address)
+        monkeypatch.setenv("ARGO_WORKFLOW_TEMPLATE", "promoteflow")
+        yield events
 
 
 def run(*words: str) -> subprocess.CompletedProcess:

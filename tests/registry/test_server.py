@@ -8,13 +8,12 @@ import hmac
 import json
 import os
 import signal
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import candidates
 import pytest
+import receiver
 import seaweed
 import trackers
 from candidates import MODEL
@@ -48,20 +47,11 @@ def hook():
     """A webhook: its address, and of every event its headers, its body, and who was champion when it came."""
     told = []
 
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            told.append((dict(self.headers), body, champion(promote.ledger(MODEL).history())))
-            self.send_response(200)
-            self.end_headers()
+    def take(headers, body):
+        told.append((headers, body, champion(promote.ledger(MODEL).history())))
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", told
-    server.shutdown()
+    with receiver.listening(take) as address:
+        yield f"{address}/", told
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,13 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import candidates
 import mlflow_store
 import pytest
+import receiver
 import seaweed
 from candidates import MODEL
 
@@ -57,19 +56,12 @@ def hook():
     """A webhook: its address, and everything it was told."""
     told = []
 
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(500 if told[-1]["why"] == "fail" else 200)
-            self.end_headers()
+    def take(_, body):
+        told.append(json.loads(body))
+        return 500 if told[-1]["why"] == "fail" else 200
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/secret-path", told
-    server.shutdown()
+    with receiver.listening(take) as address:
+        yield f"{address}/secret-path", told
 
 
 @pytest.fixture
