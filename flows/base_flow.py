@@ -1,14 +1,11 @@
 """What every flow shares: the recipe, the run's folder, errors without tracebacks, and cards. No steps."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-if os.environ.get("USER", "root") in ("", "root"):  # Metaflow refuses root: a container has no other user
-    os.environ.setdefault("METAFLOW_USER", "mobilevd")
-
+import user  # noqa: F401  (before metaflow)
 from machines import FromRecipe
 from metaflow import Config, FlowSpec, current
 from metaflow.exception import MetaflowException

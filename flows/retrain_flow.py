@@ -1,5 +1,6 @@
 """On a schedule, on new data or by hand: train only what changed since the champion, and offer it to promotion."""
 
+import user  # noqa: F401  (before metaflow)
 from cards import show_comparison
 from machines import Scheduled
 from metaflow import Parameter, card, current, step

@@ -1,5 +1,6 @@
 """TrainFlow with every training stage shared by several machines, as many as ``machines.nodes`` in the recipe says."""
 
+import user  # noqa: F401  (before metaflow)
 from metaflow import card, parallel, step
 from train_flow import TrainFlow
 
