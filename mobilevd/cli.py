@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from mobilevd import cli_registry, cli_ucf101
+from mobilevd import cli_gate, cli_registry, cli_ucf101
 from mobilevd.errors import MobileVDError
 from mobilevd.secrecy import sanitised
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_registry.app, name="registry")
 app.add_typer(cli_ucf101.app, name="ucf101")
+app.command()(cli_gate.gate)
 Backend = Literal["torch", "onnx"]
 Preprocessing = Literal["tf-reference", "stylegan-v", "sf-v"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -199,6 +200,8 @@ def evaluate(
         _print(reports.against(made.report, earlier), as_json)
     else:
         _print([compare.row(made.report)] if as_json else compare.table(made.report), as_json)
+    for note in reports.notes(made.report):
+        typer.echo(f"note: {note}", err=True)
 
 
 @app.command()

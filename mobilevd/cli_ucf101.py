@@ -34,13 +34,19 @@ def list_clips(
 def score(
     manifest: Annotated[Path, typer.Argument(help="What `mobilevd ucf101 list` wrote.")],
     data: Data,
-    model: Annotated[str, typer.Option(help="A bundle's folder; with --teacher a base, as in a recipe.")],
+    model: Annotated[
+        str, typer.Option(help="A bundle: its folder, s3://…, models:/…; with --teacher a base, as in a recipe.")
+    ],
     out: Annotated[Path, typer.Option(help="Where clips' scores and report.json go; a killed run goes on there.")],
     teacher: Annotated[bool, typer.Option("--teacher", help="Sample the base with 25 steps, with guidance.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses every clip's noise.", min=0)] = 0,
 ) -> None:
     """FVD, KVD and motion of a model on the listed clips, everything at SF-V's 320x240 before I3D; prints JSON."""
-    from mobilevd.stages import compare, ucf101
+    from mobilevd.evaluation import report
+    from mobilevd.stages import compare, models, ucf101
 
-    made = ucf101.run(ucf101.Job(str(manifest), str(data), model, teacher, seed), out)
+    chosen = model if teacher else str(models.folder(model))
+    made = ucf101.run(ucf101.Job(str(manifest), str(data), chosen, teacher, seed), out)
     typer.echo(json.dumps(compare.row(made), indent=2))
+    for note in report.notes(made):
+        typer.echo(f"note: {note}", err=True)

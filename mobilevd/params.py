@@ -70,14 +70,22 @@ class Recipe(Section):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+class _Gates(Section):
+    gates: tuple[Gate, ...]
+
+
 def load(path: str | Path) -> Recipe:
     """Read and check the recipe at ``path``. Errors: RecipeError naming key, value, what is allowed and the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(
-            "The recipe does not exist", got=str(path), allowed="a YAML file", where="--config recipe FILE"
-        )
-    return check(_mapping(path.read_bytes(), str(path), (path.resolve(),)), str(path))
+    return check(_read(Path(path), "--config recipe FILE"), str(path))
+
+
+def gates(path: str | Path) -> tuple[Gate, ...]:
+    """The gates of a recipe, or of a file that has nothing but ``gates:``; there may be none. Errors: as ``load``."""
+    values = {"gates": _read(Path(path), "--gates FILE").get("gates") or []}
+    try:
+        return _Gates.model_validate_json(json.dumps(values, default=str)).gates
+    except ValidationError as error:
+        raise RecipeError(_headline(error), where=str(path)) from None
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -91,6 +99,12 @@ def check(values: dict[str, Any], where: str = "recipe") -> Recipe:
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise RecipeError(_headline(error), where=where) from None
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise RecipeError("The recipe does not exist", got=str(path), allowed="a YAML file", where=where)
+    return _mapping(path.read_bytes(), str(path), (path.resolve(),))
 
 
 def _mapping(text: str | bytes, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:

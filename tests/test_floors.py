@@ -48,6 +48,7 @@ DOOR = {
 SAME_ROOM = {
     "remote": "objects",
     "alerts": "objects",
+    "cli_gate": "cli",
     "cli_registry": "cli",
     "transfer": "objects",
     "cli_ucf101": "cli",

@@ -14,6 +14,8 @@ from mobilevd.errors import IntegrityError
 from mobilevd.evaluation import fingerprint
 from mobilevd.evaluation.fingerprint import Fingerprint
 
+FEW = 256  # clips; with 64, FVD's bias is larger than a known distance of 32 features (benchmarks/README.md)
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,21 +35,25 @@ class Figure(_Strict):
 
 
 class Report(_Strict):
-    """The whole file; ``Report.model_json_schema()`` is its schema, ``schema_version`` counts its layouts."""
+    """The whole file; ``Report.model_json_schema()`` is its schema, ``schema_version`` counts its layouts.
+
+    ``judged``: digest of the bundle or base that made the clips, None where they came as files.
+    """
 
     schema_version: Literal[1] = 1
     fingerprint: Fingerprint
     fingerprint_sha256: str
     figures: dict[str, Figure]
+    judged: str | None = None
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         write_json(path, self.model_dump(mode="json"))
 
 
-def make(protocol: Fingerprint, figures: dict[str, Figure]) -> Report:
+def make(protocol: Fingerprint, figures: dict[str, Figure], judged: str | None = None) -> Report:
     """A report of this layout."""
-    return Report(fingerprint=protocol, fingerprint_sha256=protocol.digest, figures=figures)
+    return Report(fingerprint=protocol, fingerprint_sha256=protocol.digest, figures=figures, judged=judged)
 
 
 def read(path: Path) -> Report:
@@ -62,6 +68,17 @@ def read(path: Path) -> Report:
     if report.fingerprint_sha256 != report.fingerprint.digest:
         raise IntegrityError("The report's fingerprint was changed", got=report.fingerprint.digest, where=str(path))
     return report
+
+
+def notes(made: Report) -> list[str]:
+    """What the number of clips keeps the figures from saying; nothing where they are enough."""
+    clips, kvd = made.fingerprint.clips, made.figures.get("kvd")
+    told = []
+    if clips < FEW:
+        told.append(f"{clips} clips are few: FVD is biased upwards, comparable only with as many; take {FEW} or more")
+    if kvd is not None and kvd.low is not None and kvd.low <= 0 <= kvd.high:
+        told.append(f"kvd: 0 lies in its interval, so {clips} clips do not tell the sets apart by it")
+    return told
 
 
 def against(one: Report, other: Report) -> list[dict[str, Any]]:

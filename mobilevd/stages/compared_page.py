@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevd.evaluation import gallery
+from mobilevd.evaluation import gallery, report
 from mobilevd.stages import montage
 from mobilevd.stages.compare import Compared, Side, first_clip
 
@@ -36,7 +36,8 @@ def distances(real: Side, side: Side) -> Tensor:
 
 def _leads(made: Compared) -> dict[str, str]:
     judged, real = _label(made.others[0]), _label(made.real)
-    scores = f"{judged} against {real}; low and high end a figure's 95 % interval over clips."
+    scores = f"{judged} against {real}; low and high end a figure's 95 % interval over clips. "
+    scores += " ".join(f"{note[:1].upper()}{note[1:]}." for note in report.notes(made.report))
     stands = "" if made.paired else " The real clip is the one that is nearest by its features: the files are no pairs."
     return {"Scores": scores, "Clips": f"All columns of a clip play in step.{stands}"}
 

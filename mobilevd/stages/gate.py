@@ -83,7 +83,7 @@ def read_champion(report: Path) -> Champion:
     if not told.get("figures"):
         raise IntegrityError("The champion's report holds no figures", got=str(report), allowed=f"its {VERDICT_FILE}")
     figures, protocol, devices = told["figures"], told.get("fingerprint", {}), told.get("devices", {})
-    return Champion(figures, {name: _origin_of(name, protocol, devices) for name in figures})
+    return Champion(figures, {name: origin_of(name, protocol, devices) for name in figures})
 
 
 def merge(inputs: Mapping[str, StageRecord]) -> dict[str, float]:
@@ -105,6 +105,13 @@ def merge(inputs: Mapping[str, StageRecord]) -> dict[str, float]:
     return merged
 
 
+def origin_of(name: str, protocol: Mapping[str, Any], devices: Mapping[str, str]) -> Origin:
+    """Where a figure came from, by its name: scores have the protocol, times the class of their device."""
+    device = next((told for device, told in devices.items() if name.startswith(f"profile.{device}.")), "")
+    scored = name.rpartition(".")[0] in CONTENDERS
+    return Origin(fingerprint=protocol if scored else {}, device=device)
+
+
 def _origins(inputs: Mapping[str, StageRecord], devices: Mapping[str, str]) -> dict[str, Origin]:
     """Where every figure came from: on which artifacts, when, under which protocol, on which class of device."""
     made = {stage: {a.sha256 for a in record.artifacts.values()} for stage, record in inputs.items()}
@@ -115,14 +122,8 @@ def _origins(inputs: Mapping[str, StageRecord], devices: Mapping[str, str]) -> d
         ready = max((inputs[s].started_at + inputs[s].seconds for s in judged), default=0.0)
         on = {"judged": judged, "shipped": shipped, "measured_at": record.started_at, "made_at": ready}
         for name in merge({record.stage: record}):
-            found[name] = replace(_origin_of(name, protocol, devices), **on)
+            found[name] = replace(origin_of(name, protocol, devices), **on)
     return found
-
-
-def _origin_of(name: str, protocol: Mapping[str, Any], devices: Mapping[str, str]) -> Origin:
-    device = next((told for device, told in devices.items() if name.startswith(f"profile.{device}.")), "")
-    scored = name.rpartition(".")[0] in CONTENDERS
-    return Origin(fingerprint=protocol if scored else {}, device=device)
 
 
 def _protocol(inputs: Mapping[str, StageRecord]) -> dict[str, Any]:

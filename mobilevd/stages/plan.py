@@ -45,15 +45,17 @@ def summary(records: dict[str, dict]) -> str:
     """Verdict, every gate's value against its limit, version, bundle, page, and the time each stage took."""
     gate, register = records["gate"], records["register"]["facts"]
     lines = ["", f"verdict   {gate['facts']['verdict']}"]
-    lines += [f"  {_gate_line(row)}" for row in gate["tables"]["gates"]]
+    lines += [f"  {gate_line(row)}" for row in gate["tables"]["gates"]]
     lines += [f"registry  {register['model']} version {register['version']}  ({register['tracking_uri']})"]
     lines += [f"bundle    {register['bundle']}", f"page      {register['page']}"]
     lines += ["time      " + _times(records)]
     return "\n".join(lines)
 
 
-def _gate_line(row: dict) -> str:
-    return f"{'pass' if row['passed'] else 'FAIL'}  {row['metric']}: {row['reason']}"
+def gate_line(row: dict) -> str:
+    """One gate: pass, FAIL or undecided, its metric and the reason."""
+    word = {"pass": "pass", "undecided": "undecided"}.get(row["status"], "FAIL")
+    return f"{word}  {row['metric']}: {row['reason']}"
 
 
 def _times(records: dict[str, dict]) -> str:

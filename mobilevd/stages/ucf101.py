@@ -147,7 +147,7 @@ def _report(job: Job, manifest: Manifest, rows: list[dict[str, Tensor]]) -> Repo
     asked, firsts = real.pop("first"), made.pop("first")
     made["input_adherence"] = torch.stack([motion.adherence(first, asked, k) for k, first in enumerate(firsts)])
     figures |= {name: Figure(value=value, unit="") for name, value in motion.summary(made, real).items()}
-    return report.make(_protocol(job, manifest), figures)
+    return report.make(_protocol(job, manifest), figures, _model_digest(job))
 
 
 def _joined(rows: list[dict[str, Tensor]], side: str) -> dict[str, Tensor]:

@@ -53,3 +53,14 @@ def test_reports_of_one_protocol_are_compared_and_of_another_refused():
     foreign = report.make(ONE.model_copy(update={"resize": "sf-v", "fps": 25.0}), FIGURES)
     with pytest.raises(IntegrityError, match="different protocols: fps, resize"):
         report.against(one, foreign)
+
+
+def test_few_clips_and_a_kernel_distance_that_may_be_none_are_noted():
+    def notes(clips: int, low: float | None) -> list[str]:
+        kvd = Figure(value=2.0, unit="", low=low, high=None if low is None else 9.0)
+        return report.notes(report.make(ONE.model_copy(update={"clips": clips}), {"kvd": kvd}))
+
+    few, near = notes(16, -1.0)
+    assert "16 clips are few" in few
+    assert "kvd: 0 lies in its interval" in near
+    assert [len(notes(16, 1.0)), len(notes(256, -1.0)), len(notes(256, 1.0)), len(notes(256, None))] == [1, 1, 0, 0]
