@@ -51,9 +51,6 @@ class RecipeFlow(FlowSpec):
         from mobilevd.stages.shared_run import SharedRun
 
         records, key = self.typed_records(), folder or name
-        if key in records:
-            print(f"{key}: {records[key].facts['reused']}")
-            return
         began, place, recipe = time.time(), SharedRun(self.run_folder, key), self.checked_recipe()
         with Watched(self, key, recipe.digest), self.kept(), place.checkpoints(push=leads()), live(current.card):
             record = self.plainly(stage, recipe, records, place.workdir, **options)
@@ -65,6 +62,12 @@ class RecipeFlow(FlowSpec):
         self.records = {**self.records, key: record.model_dump(mode="json")}
         tag(record)
         show(current.card, record, place.workdir)
+
+    def due(self, key: str) -> bool:
+        """Whether a stage is still to be run: asked before what it needs is imported. One that holds says why."""
+        if key in self.records:
+            print(f"{key}: {self.records[key]['facts']['reused']}")
+        return key not in self.records
 
     def share_files(self) -> None:
         """Plan the shards of the data; one that stands for all where the clips are those of an earlier run."""
@@ -79,33 +82,35 @@ class RecipeFlow(FlowSpec):
 
     def run_shard(self, number: int) -> None:
         """Make one shard's clips and latents, unless an earlier attempt left them whole."""
+        if "prepare" in self.records:
+            return
         from watched import Watched
 
         from mobilevd.stages import encode
 
         recipe, name = self.checked_recipe(), f"{encode.STAGE} {number:05d}"
-        if "prepare" in self.records:
-            return
         with Watched(self, name, recipe.digest), self.kept():
             made = self.plainly(encode.finished, recipe, self.typed_records(), self.run_folder, number)
         self.records = {**self.records, name: made.model_dump(mode="json")}
 
     def join_shards(self, inputs) -> None:
         """Leave one record, prepare's, in place of the plan's and the shards'."""
-        from mobilevd.stages import prepare
-
         self.merge_artifacts(inputs, exclude=["records"])
         found = {name: record for task in inputs for name, record in task.records.items()}
         parts = [StageRecord(**found[name]) for name in sorted(found) if name.startswith("encode ")]
         self.records = {name: record for name, record in found.items() if not name.startswith("encode ")}
-        self.run_stage("prepare", prepare.join, parts=parts)
+        if self.due("prepare"):
+            from mobilevd.stages import prepare
+
+            self.run_stage("prepare", prepare.join, parts=parts)
         self.records = {name: record for name, record in self.records.items() if name != "share"}
 
     def run_training(self, name: str) -> None:
         """Run this task's share of a training stage: all of it, unless there are more GPUs or machines."""
         from gang import training
 
-        self.run_stage(name, training(name, self.checked_recipe()))
+        if self.due(name):
+            self.run_stage(name, training(name, self.checked_recipe()))
 
     def typed_records(self) -> dict[str, StageRecord]:
         """What the stages so far left, by name."""

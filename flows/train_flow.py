@@ -63,9 +63,10 @@ class TrainFlow(RecipeFlow):
     @step
     def quantize(self):
         """One-step network → ONNX → static 8-bit weights, calibrated on real latents."""
-        from mobilevd.stages import quantize
+        if self.due("quantize"):
+            from mobilevd.stages import quantize
 
-        self.run_stage("quantize", quantize.run)
+            self.run_stage("quantize", quantize.run)
         self.devices = list(self.checked_recipe().profile.devices)
         self.next(self.profile, foreach="devices")
 
@@ -73,10 +74,13 @@ class TrainFlow(RecipeFlow):
     @step
     def profile(self):
         """Time and memory on one device of the recipe."""
-        from mobilevd.stages import profile
+        from mobilevd.stages import plan
 
         self.device = self.input
-        self.run_stage("profile", profile.run, folder=profile.folder(self.device), device=self.device)
+        if self.due(key := plan.profile_folder(self.device)):
+            from mobilevd.stages import profile
+
+            self.run_stage("profile", profile.run, folder=key, device=self.device)
         self.next(self.collect)
 
     @step
@@ -90,9 +94,10 @@ class TrainFlow(RecipeFlow):
     @step
     def evaluate(self):
         """FVD of teacher, student and quantized student, with three references beside them."""
-        from mobilevd.stages import evaluate
+        if self.due("evaluate"):
+            from mobilevd.stages import evaluate
 
-        self.run_stage("evaluate", evaluate.run)
+            self.run_stage("evaluate", evaluate.run)
         self.next(self.gate)
 
     @card(type="blank")

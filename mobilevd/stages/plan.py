@@ -1,6 +1,7 @@
 """Before the first stage and after the last: where a run writes, what it will do, how it ended."""
 
 import os
+import re
 from pathlib import Path
 
 from mobilevd.packages import project_root
@@ -15,6 +16,11 @@ def run_folder(flow: str, run_id: str) -> str:
 def runs() -> str:
     """$MOBILEVD_RUNS, or ``runs`` in the project."""
     return os.environ.get("MOBILEVD_RUNS") or str(project_root() / "runs")
+
+
+def profile_folder(device: str) -> str:
+    """The name of a device's folder in a run: ``profile-`` and its name in letters that every file system takes."""
+    return f"profile-{re.sub(r'[^a-z0-9.]+', '-', device.lower()).strip('-')}"
 
 
 def announce(recipe: Recipe, folder: str) -> str:

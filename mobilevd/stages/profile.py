@@ -5,7 +5,6 @@ was not measured has no figures at all, so that a gate that asks for them fails 
 (``tests/stages/test_profile.py``).
 """
 
-import re
 import resource
 import time
 from collections.abc import Iterable
@@ -29,11 +28,6 @@ GRAPHS = {"": QUANTIZED, "float_": FLOAT}  # prefix of the figures → graph
 BASE, BASE_WARMUP, BASE_REPEATS = "base_", 1, 5
 NAMES = {"": "quantized", "float_": "float", BASE: "base"}
 SHOWN = 12
-
-
-def folder(device: str) -> str:
-    """The name of a device's folder in a run: ``profile-`` and its name in letters that every file system takes."""
-    return f"{STAGE}-{re.sub(r'[^a-z0-9.]+', '-', device.lower()).strip('-')}"
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: str) -> StageRecord:

@@ -108,3 +108,8 @@ def test_summary_tells_every_gate_the_version_and_where_things_lie():
 
 def test_summary_of_a_passed_run_names_its_version():
     assert "tiny version 4" in plan.summary(records("passed", "4"))
+
+
+def test_every_device_has_its_own_folder():
+    assert plan.profile_folder("host-cpu") == "profile-host-cpu"
+    assert plan.profile_folder("qai-hub:Samsung Galaxy S24") == "profile-qai-hub-samsung-galaxy-s24"

@@ -155,8 +155,3 @@ def test_a_graph_that_changed_since_it_was_sealed_is_not_profiled(given, tmp_pat
             profile.run(one_step.recipe(), given, tmp_path, device="host-cpu")
     finally:
         path.write_bytes(kept)
-
-
-def test_every_device_has_its_own_folder():
-    assert profile.folder("host-cpu") == "profile-host-cpu"
-    assert profile.folder(PHONE) == "profile-qai-hub-samsung-galaxy-s24"
