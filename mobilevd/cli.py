@@ -71,7 +71,9 @@ def cost(
 def plan(
     recipe: Annotated[Path, typer.Option(help="The recipe.")] = Path("params.yaml"),
     clips: Annotated[int | None, typer.Option(help="How many clips (default: the recipe's least).", min=1)] = None,
-    tflops: Annotated[float | None, typer.Option(help="What one device reaches (default: a probe here).")] = None,
+    tflops: Annotated[
+        float | None, typer.Option(help="What one device reaches (default: a probe here).", min=1e-6)
+    ] = None,
     devices: Annotated[int, typer.Option(help="Devices that share a training stage.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:

@@ -18,9 +18,11 @@ def address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = str(Path(sys.executable).parent / "moto_server")
+    program = str(Path(__file__).with_name("aws_server.py"))
     server = subprocess.Popen(
-        [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, program, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     atexit.register(_stop, server)
     until = time.monotonic() + 60
@@ -31,11 +33,11 @@ def address() -> str:
     raise TimeoutError("moto_server does not answer")
 
 
-def client(service: str):
+def client(service: str, region: str = "us-east-1"):
     """A boto3 client of the stand-in."""
     import boto3
 
-    words = {"region_name": "us-east-1", "aws_access_key_id": "tests", "aws_secret_access_key": "tests"}
+    words = {"region_name": region, "aws_access_key_id": "tests", "aws_secret_access_key": "tests"}
     return boto3.client(service, endpoint_url=address(), **words)
 
 

@@ -1,6 +1,7 @@
 """One name is created once, whole, by one writer: in a folder, and in a bucket of a real S3 server."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MobileVDError, match="file"):
         objects.at(str(tmp_path / "file" / "objects")).create("a", b"")
+
+
+def test_an_empty_object_does_not_hold_up_the_next(monkeypatch):
+    seaweed.use(monkeypatch)
+    client, began = objects.client(tries=2, connect_s=5, read_s=5), time.monotonic()
+    for key, data in (("empty", b""), ("next", b"x")):
+        client.put_object(Bucket="bucket", Key=key, Body=data)
+    assert time.monotonic() - began < 5, "the second upload was not answered in time, and sent again"

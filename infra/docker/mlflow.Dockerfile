@@ -1,7 +1,8 @@
 # The tracking server and registry: database in PostgreSQL, artifacts on S3, handed through so that clients need no keys.
 FROM python:3.11.14-slim-bookworm
 
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+    BOTO_EXPERIMENTAL__NO_EMPTY_CONTINUE=true
 COPY constraints.txt /tmp/constraints.txt
 RUN pip install --constraint /tmp/constraints.txt mlflow==3.17.2 boto3==1.40.26 psycopg2-binary==2.9.13 \
     && useradd --create-home --uid 10001 mlflow

@@ -3,7 +3,8 @@
 FROM python:3.11.14-slim-bookworm
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 \
-    MOBILEVD_HOME=/opt/mobilevd MOBILEVD_CACHE=/scratch/cache METAFLOW_USER=mobilevd METAFLOW_SKIP_INSTALL_DEPENDENCIES=1
+    MOBILEVD_HOME=/opt/mobilevd MOBILEVD_CACHE=/scratch/cache METAFLOW_USER=mobilevd METAFLOW_SKIP_INSTALL_DEPENDENCIES=1 \
+    BOTO_EXPERIMENTAL__NO_EMPTY_CONTINUE=true
 
 RUN useradd --create-home --uid 10001 mobilevd && mkdir /scratch && chown mobilevd /scratch
 WORKDIR /opt/mobilevd

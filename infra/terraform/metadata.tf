@@ -40,7 +40,6 @@ resource "aws_db_instance" "mlflow" {
   deletion_protection         = true
   final_snapshot_identifier   = "${var.name}-mlflow-last"
   auto_minor_version_upgrade  = true
-  ca_cert_identifier          = "rds-ca-rsa2048-g1"
 }
 
 resource "aws_secretsmanager_secret" "alerts" {

@@ -73,9 +73,8 @@ def probe(devices: int = 1, seconds: float = 3.0) -> Speed:
         _pass(unet, shape, device)
         passed += 1
     spent = time.perf_counter() - began
-    return Speed(
-        tflops * (passed - 1) / spent, f"measured here on {device}, {passed - 1} passes with gradients, fp32", devices
-    )
+    how = f"measured here on {device} in {spent:.0f} s of passes with gradients, fp32"
+    return Speed(tflops * (passed - 1) / spent, how, devices)
 
 
 def rows(recipe: Recipe, speed: Speed, clips: int) -> list[dict]:
@@ -105,6 +104,7 @@ def assumptions(speed: Speed, clips: int) -> list[str]:
         "that half is the share of its parameters",
         f"memory: weights, gradients, Adam, average ({STATES} bytes a parameter), frozen encoder; activations on top",
         f"{KEPT} checkpoints of a stage at once; decoding of videos, FVD features and ONNX work are not counted",
+        "profile waits for devices, gate and register for nothing: minutes, and none on a GPU",
     ]
 
 

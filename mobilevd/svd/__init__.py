@@ -1,1 +1,7 @@
 """SVD: what a run starts from."""
+
+import logging
+
+logging.getLogger("bitsandbytes").setLevel(
+    logging.ERROR
+)  # diffusers imports it; it warns of what is not used here
