@@ -161,9 +161,10 @@ def test_planted_import_of_the_wrong_kind_is_found(name, line):
 
 
 def re_exports(code: dict[str, str]) -> list[str]:
-    """Packages whose ``__init__`` imports anything."""
+    """Packages whose ``__init__`` imports anything but Python's own modules."""
     packages = {name for name in code if any(other.startswith(f"{name}.") for other in code)}
-    return [f"{name} imports {sorted(found)}" for name in sorted(packages) if (found := imports(name, code))]
+    found = {name: imports(name, code) - sys.stdlib_module_names for name in sorted(packages)}
+    return [f"{name} imports {sorted(targets)}" for name, targets in found.items() if targets]
 
 
 def test_no_package_re_exports_anything():

@@ -44,6 +44,11 @@ def test_more_steps_cost_more_and_more_devices_less_time():
     assert alone["hours"] == pytest.approx(8 * short["hours"])
 
 
+def test_a_device_that_reaches_nothing_is_refused():
+    done = CliRunner().invoke(cli.app, ["plan", "--recipe", str(ROOT / "params.yaml"), "--tflops", "-3"])
+    assert (done.exit_code, "--tflops" in done.output) == (2, True)
+
+
 @pytest.mark.slow
 def test_the_command_probes_this_machine_and_says_what_it_rests_on():
     said = CliRunner().invoke(cli.app, ["plan", "--recipe", str(ROOT / "params.yaml")], catch_exceptions=False).stdout
