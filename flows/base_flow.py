@@ -112,6 +112,12 @@ class RecipeFlow(FlowSpec):
         if self.due(name):
             self.run_stage(name, training(name, self.checked_recipe()))
 
+    def watched(self):
+        """Around a step's own work: lines with its ids, and a dead letter when its last attempt failed."""
+        from watched import Watched
+
+        return Watched(self, current.step_name, self.checked_recipe().digest)
+
     def typed_records(self) -> dict[str, StageRecord]:
         """What the stages so far left, by name."""
         return {key: StageRecord(**value) for key, value in self.records.items()}

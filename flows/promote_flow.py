@@ -63,10 +63,15 @@ class PromoteFlow(RecipeFlow):
 
     @step
     def end(self):
-        """Say who is champion."""
+        """Say who is champion, and tag the runs that it came of."""
+        from watched import crown
+
         from mobilevd.registry.ledger import Entry
 
-        print(f"{self.model}: {Entry(**self.entry).line}")
+        entry = Entry(**self.entry)
+        with self.watched():
+            crown(self.model, entry.to_version)
+        print(f"{self.model}: {entry.line}")
 
 
 def without_secrets(words: list[str]) -> list[str]:

@@ -20,7 +20,8 @@ class RetrainFlow(TrainFlow):
 
         self.token = f"{current.flow_name}/{current.run_id}"
         self.run_folder = plan.run_folder(current.flow_name, current.run_id)
-        decision = self.plainly(retrain.decide, self.checked_recipe(), self.token, self.run_folder, self.force)
+        with self.watched():
+            decision = self.plainly(retrain.decide, self.checked_recipe(), self.token, self.run_folder, self.force)
         self.records = decision.model_dump(mode="json")["records"]
         self.course, self.why = "train" if decision.due else "rest", decision.why
         print(f"{decision.plan}\n{'to do' if decision.due else 'nothing to do'}: {decision.why}")
@@ -29,7 +30,8 @@ class RetrainFlow(TrainFlow):
     @step
     def share(self):
         """Share the files out, unless the champion's clips still hold."""
-        self.share_files()
+        with self.watched():
+            self.share_files()
         self.next(self.encode, foreach="shards")
 
     @card(type="blank")
@@ -39,12 +41,24 @@ class RetrainFlow(TrainFlow):
         if self.course == "rest":
             print(f"nothing to do: {self.why}")
             return
-        from mobilevd.stages import plan, retrain
+        from mobilevd.stages import plan
+
+        with self.watched():
+            settled = self.settled()
+            show_comparison(current.card, settled.rows, f"{self.why}. {settled.outcome}")
+            print(f"{plan.summary(self.records)}\noffered   {settled.outcome}")
+            self.accepted()
+
+    def settled(self):
+        """The result offered; the run of a new champion is tagged as such."""
+        from watched import crown
+
+        from mobilevd.stages import retrain
 
         settled = self.plainly(retrain.settle, self.checked_recipe(), self.token, self.typed_records())
-        show_comparison(current.card, settled.rows, f"{self.why}. {settled.outcome}")
-        print(f"{plan.summary(self.records)}\noffered   {settled.outcome}")
-        self.accepted()
+        if settled.champion:
+            crown(self.checked_recipe().registry.model, settled.champion)
+        return settled
 
     def kept(self):
         """Signs of life while a stage runs, so that no other schedule starts."""

@@ -14,8 +14,9 @@ class TrainFlow(RecipeFlow):
 
         self.run_folder = plan.run_folder(current.flow_name, current.run_id)
         self.records = {}
-        print(self.plainly(plan.announce, self.checked_recipe(), self.run_folder))
-        self.share_files()
+        with self.watched():
+            print(self.plainly(plan.announce, self.checked_recipe(), self.run_folder))
+            self.share_files()
         self.next(self.encode, foreach="shards")
 
     @step
@@ -126,7 +127,8 @@ class TrainFlow(RecipeFlow):
         from mobilevd.stages import plan
 
         print(plan.summary(self.records))
-        self.accepted()
+        with self.watched():
+            self.accepted()
 
     def accepted(self):
         """Errors: Rejected when a gate did not pass."""

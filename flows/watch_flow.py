@@ -19,12 +19,13 @@ class WatchFlow(RecipeFlow):
         """Look into registry and data, and start TrainFlow's state machine unless it runs or nothing changed."""
         from mobilevd.stages import retrain
 
-        decision = self.plainly(retrain.look, self.checked_recipe(), "its own folder", self.force)
-        self.due, self.why = decision.due, decision.why
-        if running := next(iter(StepFunctions.list(TRAINED, ["RUNNING"])), None):
-            self.due, self.why = False, f"{running['name']} is at it"
-        if self.due:
-            StepFunctions.trigger(TRAINED, {})
+        with self.watched():
+            decision = self.plainly(retrain.look, self.checked_recipe(), "its own folder", self.force)
+            self.due, self.why = decision.due, decision.why
+            if running := next(iter(StepFunctions.list(TRAINED, ["RUNNING"])), None):
+                self.due, self.why = False, f"{running['name']} is at it"
+            if self.due:
+                StepFunctions.trigger(TRAINED, {})
         self.next(self.end)
 
     @step

@@ -2,15 +2,20 @@
 
 import os
 import time
+from pathlib import Path
 
-from metaflow import Run, current
+from metaflow import Flow, Run, current
+from metaflow.exception import MetaflowNotFound
 
 from mobilevd import alerts, journal
 from mobilevd.artifacts import StageRecord
+from mobilevd.stages import plan
+
+TRAINED = ("TrainFlow", "TrainNodesFlow", "RetrainFlow")
 
 
 class Watched:
-    """A ``with`` block around a stage of the task that runs."""
+    """A ``with`` block around the work of the task that runs."""
 
     def __init__(self, flow, stage: str, recipe_digest: str):
         self.flow, self.stage, self.recipe = flow, stage, recipe_digest
@@ -32,25 +37,41 @@ class Watched:
             journal.say("dead letter", address=alerts.dead_letter(*self._letter(f"{kind.__name__}: {error}")))
 
     def _letter(self, error: str) -> tuple[str, str, dict]:
-        made = {name: record.get("artifacts", {}) for name, record in self.flow.records.items()}
+        made = {name: record.get("artifacts", {}) for name, record in getattr(self.flow, "records", {}).items()}
         facts = {"task": current.pathspec, "error": error, "attempts": current.retry_count + 1, "recipe": self.recipe}
-        facts |= {
-            "made": made,
-            "at": time.time(),
-            "again": f"{current.flow_name}: resume --origin-run-id {current.run_id}",
-        }
-        return self.flow.run_folder, f"{current.step_name}-{current.task_id}", facts
+        again = f"python flows/{Path(self.flow.script_name).name} resume --origin-run-id {current.run_id}"
+        facts |= {"made": made, "at": time.time(), "again": again}
+        return plan.run_folder(current.flow_name, current.run_id), f"{current.step_name}-{current.task_id}", facts
 
 
 def tag(record: StageRecord) -> None:
-    """Tags by which one query finds every run of a recipe, of data, of a version."""
-    tags = [f"recipe:{record.recipe_digest[:12]}", f"data:{record.data_md5[:12]}"]
+    """Tags by which one query finds every run of a recipe, of data, of a version; and a line with the same ids."""
+    ids = {"recipe": record.recipe_digest[:12], "data": record.data_md5[:12]}
     if (version := record.facts.get("version", "none")) != "none":
-        tags.append(f"version:{record.facts['model']}:{version}")
+        ids["version"] = f"{record.facts['model']}:{version}"
+    journal.say("recorded", **ids)
+    _add([f"{name}:{value}" for name, value in ids.items()])
+
+
+def crown(model: str, version: str) -> None:
+    """Tag this run, and the runs that the version came of, as those of a champion."""
+    made = f"version:{model}:{version}"
+    _add([made, f"champion:{model}:{version}"], made)
+
+
+def _add(tags: list[str], to: str | None = None) -> None:
+    """Put tags on this run and, where ``to`` is given, on every training run that carries that tag."""
     if "METAFLOW_KUBERNETES_WORKLOAD" in os.environ or "AWS_BATCH_JOB_ID" in os.environ:
         journal.say("tags", tags=tags)  # without a metadata service a task elsewhere cannot change its run's tags
         return
     Run(f"{current.flow_name}/{current.run_id}", _namespace_check=False).add_tags(tags)
+    for flow in TRAINED if to else ():
+        try:
+            runs = list(Flow(flow, _namespace_check=False).runs(to))
+        except MetaflowNotFound:
+            continue
+        for run in runs:
+            run.add_tags(tags)
 
 
 def _retries(flow) -> int:

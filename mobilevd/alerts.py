@@ -7,6 +7,8 @@
 import json
 import logging
 import os
+import textwrap
+from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from urllib.request import Request, urlopen
 
 from mobilevd import remote
 from mobilevd.artifacts import write_json
+from mobilevd.errors import MobileVDError
 
 WEBHOOK, LETTERS = "MOBILEVD_WEBHOOK", "dead-letters"
 PATIENCE_S = 10
@@ -59,6 +62,17 @@ def letters(runs: str) -> list[dict[str, Any]]:
         names = [(at, name) for name, _, at in remote.listed(runs) if f"/{LETTERS}/" in name]
         texts = [(f"{runs}/{name}", remote.read(f"{runs}/{name}")) for _, name in sorted(names)]
     else:
+        if not Path(runs).is_dir():
+            allowed = "the folder of the runs"
+            raise MobileVDError("There are no runs", got=runs, allowed=allowed, where="MOBILEVD_RUNS, --runs")
         paths = sorted(Path(runs).glob(f"*/*/{LETTERS}/*.json"), key=lambda path: path.stat().st_mtime)
         texts = [(str(path), path.read_bytes()) for path in paths]
     return [json.loads(text) | {"address": address} for address, text in texts]
+
+
+def told(letter: dict[str, Any]) -> str:
+    """A dead letter for people: when, which task, after how many attempts, why, how to go on."""
+    at, attempts = datetime.fromtimestamp(letter["at"], UTC), letter["attempts"]
+    head = f"{at:%Y-%m-%d %H:%M} UTC  {letter['task']}, {attempts} attempt{'s' if attempts > 1 else ''}"
+    why = textwrap.indent(letter["error"], "  ")
+    return f"{head}\n{why}\n  to go on: {letter['again']}\n  whole: {letter['address']}"

@@ -152,11 +152,10 @@ def dead_letters(
     from mobilevd.stages import plan as plans
 
     found = alerts.letters(runs or plans.runs())
-    rows = [{key: letter[key] for key in ("at", "task", "attempts", "error", "again")} for letter in found]
-    if rows or as_json:
-        _print(found if as_json else rows, as_json)
+    if as_json:
+        _print(found, as_json)
     else:
-        typer.echo("no task failed for good")
+        typer.echo("\n".join(alerts.told(letter) for letter in found) or "no task failed for good")
 
 
 @app.command()

@@ -7,6 +7,7 @@ import receiver
 import seaweed
 
 from mobilevd import alerts
+from mobilevd.errors import MobileVDError
 
 FACTS = {"task": "TrainFlow/7/finetune/3", "error": "EffectError: nothing saved\nmore", "attempts": 3, "at": 1.0}
 
@@ -40,6 +41,17 @@ def test_a_dead_letter_lies_beside_its_run_and_is_told(told, tmp_path, monkeypat
     assert message.items() >= FACTS.items()
 
 
+def test_for_people_a_letter_says_when_which_why_and_how_to_go_on():
+    said = alerts.told(FACTS | {"again": "python flows/train_flow.py resume", "address": "/runs/7.json"})
+    assert said.splitlines() == [
+        "1970-01-01 00:00 UTC  TrainFlow/7/finetune/3, 3 attempts",
+        "  EffectError: nothing saved",
+        "  more",
+        "  to go on: python flows/train_flow.py resume",
+        "  whole: /runs/7.json",
+    ]
+
+
 def test_a_webhook_that_fails_stops_nothing_and_its_address_is_in_no_line(told, caplog, monkeypatch, tmp_path):
     told.code = 500
     assert not alerts.tell("something")
@@ -55,3 +67,8 @@ def test_a_webhook_that_fails_stops_nothing_and_its_address_is_in_no_line(told, 
 def test_without_a_webhook_nobody_is_told(monkeypatch):
     monkeypatch.delenv(alerts.WEBHOOK, raising=False)
     assert alerts.tell("something") is False
+
+
+def test_runs_that_are_nowhere_are_not_runs_without_failures(tmp_path):
+    with pytest.raises(MobileVDError, match="There are no runs"):
+        alerts.letters(str(tmp_path / "nowhere"))

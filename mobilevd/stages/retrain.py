@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from mobilevd import params
+from mobilevd import alerts, params
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import RecipeError
 from mobilevd.params import Recipe
@@ -35,10 +35,11 @@ class Decision(BaseModel):
 
 
 class Settled(NamedTuple):
-    """This run against the champion, figure by figure, and what became of it."""
+    """This run against the champion, figure by figure, what became of it, and its version if it is champion now."""
 
     rows: list[dict[str, Any]]
     outcome: str
+    champion: str | None
 
 
 class Champion(NamedTuple):
@@ -127,18 +128,20 @@ def settle(
     """
     try:
         rows = compare(recipe, champion(recipe.registry.model), records)
-        return Settled(rows, _offered(recipe, records, smoke))
+        return Settled(rows, *_offered(recipe, records, smoke))
     finally:
         turns(recipe).end(token)
 
 
-def _offered(recipe: Recipe, records: Mapping[str, StageRecord], smoke: promote.Smoke) -> str:
+def _offered(recipe: Recipe, records: Mapping[str, StageRecord], smoke: promote.Smoke) -> tuple[str, str | None]:
     model, number = recipe.registry.model, records["register"].facts["version"]
     if records["gate"].facts["verdict"] != acceptance.PASSED:
-        return "a gate did not pass, so nothing is offered"
+        return "a gate did not pass, so nothing is offered", None
     if recipe.retrain.promote == AUTOMATIC:
-        return promote.run(model, promote.candidate(model, number, "retrained"), smoke).line
-    return f"version {number} waits for a person: python flows/promote_flow.py run --version {number}"
+        return promote.run(model, promote.candidate(model, number, "retrained"), smoke).line, number
+    waits = f"version {number} waits for a person: python flows/promote_flow.py run --version {number}"
+    alerts.tell(f"{model}: {waits}", event="mobilevd.candidate", model=model, version=number)
+    return waits, None
 
 
 def _reason(recipe: Recipe, best: Champion | None, data_md5: str, kept: Mapping[str, StageRecord]) -> str:

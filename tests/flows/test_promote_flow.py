@@ -52,6 +52,15 @@ def run(*words: str) -> subprocess.CompletedProcess:
     )
 
 
+def tagged(*tags: str) -> list[str]:
+    """The flows of the runs that carry all these tags, found as the documentation says."""
+    script = "from metaflow import Metaflow, namespace; namespace(None); import sys\n"
+    script += "print(*(flow.id for flow in Metaflow() for run in flow.runs(*sys.argv[1:])))"
+    done = subprocess.run([sys.executable, "-c", script, *tags], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
 def kept(folder: Path) -> Iterator[bytes]:
     """Every file that the flow and the stores left, unpacked."""
     for path in folder.rglob("*"):
@@ -75,6 +84,7 @@ def test_a_version_that_animates_becomes_champion_and_a_second_run_finds_no_cand
     assert (metaflows["name"], metaflows["payload"]["to_version"]) == ("mobilevd-champion", version)
     assert (webhooks["event"], webhooks["to_version"]) == ("mobilevd.champion", version)
     assert then == afterwards == [entry], "the ledger had it before anyone was told"
+    assert tagged(f"version:mobilevd:{version}", f"champion:mobilevd:{version}") == ["PromoteFlow"]
     again = run("run")
     assert again.returncode != 0
     assert "This version is the champion already" in again.stdout + again.stderr

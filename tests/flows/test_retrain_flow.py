@@ -1,5 +1,6 @@
-"""The scheduled flow: it runs TrainFlow's stages, and rests in seconds when it is not its turn."""
+"""The scheduled flow: TrainFlow's stages, or rest in seconds when it is not its turn; a failure to begin is told."""
 
+import json
 import subprocess
 import sys
 import time
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import mlflow_store
 import pytest
+import receiver
+import yaml
 
-from mobilevd import params
+from mobilevd import alerts, params
 from mobilevd.registry import versions
 from mobilevd.stages import retrain
 
@@ -39,6 +42,22 @@ def test_a_run_beside_another_rests_and_trains_nothing(store, tmp_path):
     assert "nothing to do: RetrainFlow/1 is at it" in done.stdout
     assert not (tmp_path / "runs").exists()
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_begin_leaves_a_dead_letter_and_tells_the_webhook(store, tmp_path, monkeypatch):
+    values = yaml.safe_load(SMOKE.read_text()) | {"prepare": {"data": str(tmp_path / "nowhere")}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    heard = []
+    with receiver.listening(lambda _, body: heard.append(json.loads(body))) as address:
+        monkeypatch.setenv(alerts.WEBHOOK, address)
+        done = command("--config", "recipe", "recipe.yaml", "run")
+    assert done.returncode != 0
+    [letter] = alerts.letters(str(tmp_path / "runs"))
+    assert (letter["attempts"], "nowhere" in letter["error"]) == (1, True)
+    assert letter["again"].startswith("python flows/retrain_flow.py resume --origin-run-id ")
+    [told] = heard
+    assert told["text"].startswith(f"{letter['task']} failed for good: StageFailed")
 
 
 def test_the_flow_has_the_stages_of_the_training_flow_in_their_order(store):

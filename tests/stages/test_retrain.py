@@ -7,6 +7,7 @@ import mlflow_store
 import pytest
 import yaml
 
+from mobilevd import alerts
 from mobilevd.artifacts import StageRecord, seal, write_json
 from mobilevd.errors import DataError, RecipeError
 from mobilevd.packages import project_root
@@ -153,17 +154,21 @@ def test_the_pin_is_the_identity_of_the_data(store, recipe):
     assert retrain.pinned.md5(pinned.prepare) == identity.identity(project_root() / "data.dvc")
 
 
-def test_an_accepted_model_waits_for_a_person_or_is_promoted_as_the_recipe_says(trained, recipe):
+def test_an_accepted_model_waits_for_a_person_or_is_promoted_as_the_recipe_says(trained, recipe, monkeypatch):
     crown(trained(recipe()))
     better = recipe(gates=[{"metric": "student.fvd", "max": 850.0}])
     decide(better)
     waiting = trained(better)
+    told = []
+    monkeypatch.setattr(alerts, "tell", lambda text, **facts: told.append((text, facts["version"])))
     settled = retrain.settle(better, "run 1", waiting, still)
     assert "version 2 waits for a person" in settled.outcome
+    assert told == [(f"{candidates.MODEL}: {settled.outcome}", "2")]
     assert settled.rows == [{"figure": "student.fvd", "champion": 800.0, "this run": 800.0, "change, %": 0.0}]
     automatic = recipe(retrain={"promote": "automatic"})
     assert decide(automatic, "run 2", force=True).due, "the turn was given back"
-    assert "promote 1 → 2" in retrain.settle(automatic, "run 2", waiting, still).outcome
+    settled = retrain.settle(automatic, "run 2", waiting, still)
+    assert ("promote 1 → 2" in settled.outcome, settled.champion) == (True, "2")
     assert versions.aliases(candidates.MODEL)["champion"] == "2"
 
 
