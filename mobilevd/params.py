@@ -76,7 +76,7 @@ class _Gates(Section):
 
 def load(path: str | Path) -> Recipe:
     """Read and check the recipe at ``path``. Errors: RecipeError naming key, value, what is allowed and the file."""
-    return check(_read(Path(path), "--config recipe FILE"), str(path))
+    return check(_read(Path(path), "the recipe that was named"), str(path))
 
 
 def gates(path: str | Path) -> tuple[Gate, ...]:
