@@ -74,7 +74,9 @@ def plan(
     tflops: Annotated[
         float | None, typer.Option(help="What one device reaches (default: a probe here).", min=1e-6)
     ] = None,
-    devices: Annotated[int, typer.Option(help="Devices that share a training stage.", min=1)] = 1,
+    devices: Annotated[
+        int, typer.Option(help="Devices in a training stage, each with the batch of the recipe.", min=1)
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Hours, device-hours, memory and disk of every stage, before anything is run, and what that rests on."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mobilevd.evaluation.activations import kept_bytes
 from mobilevd.evaluation.cost import count
 from mobilevd.method import surgery
 from mobilevd.params import Recipe
@@ -25,6 +26,7 @@ STATES = 16 + 4  # bytes a trained parameter: weight, gradient, two moments of A
 KEPT = 3  # checkpoints: the last two and the best
 PIXEL, LATENT = 1, 2  # bytes
 TOKENS = 1024
+TRAINED = ("finetune", "distill", "prune", "funnel")
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,19 @@ class Speed:
 
 @dataclass(frozen=True)
 class Network:
-    """The base as it is counted: one evaluation and its encoder half in TFLOPs, parameters, latent shape of a clip."""
+    """The base as it is counted: an evaluation in TFLOPs, its encoder's share, parameters, latent shape of a clip, and
+    the GB that a clip keeps for its gradients."""
 
     tflops: float
-    encoder_tflops: float
+    encoder: float
     params: int
     latents: tuple[int, int, int, int]
+    kept_gb: float
+
+    @property
+    def encoder_tflops(self) -> float:
+        """Of the discriminator's frozen half."""
+        return self.encoder * self.tflops
 
 
 def network(recipe: Recipe) -> Network:
@@ -56,7 +65,10 @@ def network(recipe: Recipe) -> Network:
     whole = count(unet, (1, *latents))
     blocks = {name: sum(p.numel() for p in getattr(unet, name).parameters()) for name in ("down_blocks", "up_blocks")}
     share = blocks["down_blocks"] / sum(blocks.values())
-    return Network(whole.tflops, share * whole.tflops, sum(p.numel() for p in unet.parameters()), latents)
+    params = sum(p.numel() for p in unet.parameters())
+    kept = kept_bytes(unet.to("meta"), (1, *latents), recipe.training.gradient_checkpointing) / 1e9
+    half = 1 if recipe.training.precision == "fp32" else 0.5
+    return Network(whole.tflops, share, params, latents, kept * half)
 
 
 def probe(devices: int = 1, seconds: float = 3.0) -> Speed:
@@ -80,17 +92,12 @@ def probe(devices: int = 1, seconds: float = 3.0) -> Speed:
 def rows(recipe: Recipe, speed: Speed, clips: int) -> list[dict]:
     """One row a stage, then the sum: 10^15 operations, hours, device-hours, memory and disk in GB."""
     net = network(recipe)
-    works = _works(recipe, net, clips)
-    disks, states = _disks(recipe, net, clips), net.params * STATES / 1e9
-    found = []
-    for stage, tflops in works.items():
-        trains = stage in ("finetune", "distill", "prune", "funnel")
-        frozen = net.params * 4 / 1e9 if trains and stage != "finetune" else 0.0
+    disks, found = _disks(recipe, net, clips), []
+    for stage, tflops in _works(recipe, net, clips).items():
+        shared = speed.devices if stage in TRAINED else 1
         hours = tflops / speed.tflops / 3600
-        shared = speed.devices if trains else 1
-        memory = states + frozen if trains else net.params * 4 / 1e9
-        row = {"stage": stage, "PFLOP": tflops / 1e3, "hours": hours / shared, "device-hours": hours}
-        found.append(row | {"memory, GB": memory, "disk, GB": disks.get(stage, 0.0)})
+        row = {"stage": stage, "PFLOP": shared * tflops / 1e3, "hours": hours, "device-hours": shared * hours}
+        found.append(row | {"memory, GB": _memory(recipe, net, stage, shared), "disk, GB": disks.get(stage, 0.0)})
     together = {key: max if key.startswith("memory") else sum for key in found[0] if key != "stage"}
     return [*found, {"stage": "all"} | {key: fold(row[key] for row in found) for key, fold in together.items()}]
 
@@ -98,18 +105,32 @@ def rows(recipe: Recipe, speed: Speed, clips: int) -> list[dict]:
 def assumptions(speed: Speed, clips: int) -> list[str]:
     """What the rows rest on, for people."""
     return [
-        f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} share each training stage evenly",
+        f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} in each training stage",
+        "each with the recipe's batch_size: with more devices a step has more clips, not less time",
         f"{clips} clips; the network is the base's until it is cut, so later stages cost less than said",
         f"a pass with gradients costs {BACKWARD} passes, the discriminator's frozen encoder {CRITIC} of its half",
         "that half is the share of its parameters",
-        f"memory: weights, gradients, Adam, average ({STATES} bytes a parameter), frozen encoder; activations on top",
+        f"memory of a device: weights, gradients, Adam, average ({STATES} bytes a parameter), the frozen encoder",
+        "and what a batch keeps for its gradients, counted with plain attention, half of it in bf16 and fp16",
         f"{KEPT} checkpoints of a stage at once; decoding of videos, FVD features and ONNX work are not counted",
         "profile waits for devices, gate and register for nothing: minutes, and none on a GPU",
     ]
 
 
+def _memory(recipe: Recipe, net: Network, stage: str, devices: int) -> float:
+    """GB of one device: what is trained, what is frozen, what a batch keeps for its gradients."""
+    weights = net.params * 4 / 1e9
+    if stage not in TRAINED:
+        return weights
+    states = net.params * STATES / 1e9 / (devices if recipe.training.shard else 1)
+    if stage == "finetune":
+        return states + recipe.finetune.batch_size * net.kept_gb
+    batch = getattr(recipe, stage).adversarial.batch_size
+    return states + weights + batch * (1 + net.encoder) * net.kept_gb
+
+
 def _works(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
-    """TFLOPs of every stage."""
+    """TFLOPs of every stage, on each device that trains."""
     tuned, asked = recipe.finetune, recipe.evaluate
     encoded = sum(item.tflops for item in _encodings(recipe)) if not _is_local(recipe) else net.tflops / 4
     passes = BACKWARD * tuned.steps * tuned.batch_size * getattr(tuned, "accumulate", 1)
@@ -136,7 +157,7 @@ def _disks(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
     latent = ((frames + 1) * channels * height * width + TOKENS) * LATENT
     training = KEPT * net.params * (STATES - 4) / 1e9 + net.params * 4 / 1e9
     found = {"prepare": clips * (pixels + latent) / 1e9, "quantize": net.params * 5 / 1e9}
-    return found | dict.fromkeys(("finetune", "distill", "prune", "funnel"), training)
+    return found | dict.fromkeys(TRAINED, training)
 
 
 def _pass(unet: VideoUNet, shape: tuple[int, ...], device: str) -> None:
