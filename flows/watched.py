@@ -41,7 +41,8 @@ class Watched:
         facts = {"task": current.pathspec, "error": error, "attempts": current.retry_count + 1, "recipe": self.recipe}
         again = f"python flows/{Path(self.flow.script_name).name} resume --origin-run-id {current.run_id}"
         facts |= {"made": made, "at": time.time(), "again": again}
-        return plan.run_folder(current.flow_name, current.run_id), f"{current.step_name}-{current.task_id}", facts
+        folder = getattr(self.flow, "run_folder", plan.run_folder(current.flow_name, current.run_id))
+        return folder, f"{current.step_name}-{current.task_id}", facts
 
 
 def tag(record: StageRecord) -> None:
