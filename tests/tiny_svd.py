@@ -54,13 +54,13 @@ def unet(seed: int = 0, kind: type = VideoUNet, **changes) -> VideoUNet:
     return kind(**(UNET | changes)).eval().requires_grad_(False)
 
 
-def write_base(folder: Path, variant: str | None = None, shard: str = "10GB", frames: int = 14) -> Path:
+def write_base(folder: Path, variant: str | None = None, shard: str = "10GB", frames: int = 14, **of_vae) -> Path:
     """The layout of a downloaded SVD, or of SVD-XT with 25 ``frames``, in files of at most ``shard``.
 
     With ``variant="fp16"`` the weights are half precision, in files named so.
     """
     network = unet(kind=UNetSpatioTemporalConditionModel, num_frames=frames)
-    for name, part in {"unet": network, "vae": vae(), "image_encoder": tower()}.items():
+    for name, part in {"unet": network, "vae": vae(**of_vae), "image_encoder": tower()}.items():
         part = part.half() if variant else part
         part.save_pretrained(folder / name, variant=variant, max_shard_size=shard)
     return folder

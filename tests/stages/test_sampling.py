@@ -1,12 +1,13 @@
 """Samples spread over processes: the same bits whoever makes them, made once, and never of other inputs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny_svd
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import PREPARED, inputs_for, recipe_for
+from small_run import HALVED_TWICE, PREPARED, inputs_for, recipe_for
 
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import MobileVDError
@@ -27,7 +28,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(home) -> Recipe:
-    return recipe_for(tiny_svd.write_base(home / "base"), clips=PREPARED)
+    return recipe_for(tiny_svd.write_base(home / "base", **HALVED_TWICE), clips=PREPARED)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +104,9 @@ def test_pixels_of_the_page_are_made_again_from_the_kept_samples(folder, recipe,
     assert torch.equal(sampling.videos(folder, "student", PREPARED), before)
 
 
-def test_samples_of_other_inputs_are_made_anew(home, recipe, inputs, protocol):
-    folder = home / "moved"
-    sampling.run(recipe, inputs, protocol, folder, ("frozen",))
+def test_samples_of_other_inputs_are_made_anew(folder, home, recipe, inputs, protocol):
+    shutil.copyfile(sampling._job(folder), sampling._job(home / "moved"))
+    folder = shutil.copytree(folder, home / "moved")
     stranger = sampling.place(folder, "frozen", 0)
     save_file({"latents": torch.zeros(1)}, stranger)
     sampling._open(recipe, inputs, protocol, folder)
@@ -114,10 +115,11 @@ def test_samples_of_other_inputs_are_made_anew(home, recipe, inputs, protocol):
     assert not stranger.exists()
 
 
-def test_process_that_fails_is_told_with_its_words(home, recipe, inputs, protocol, monkeypatch):
-    monkeypatch.setenv(spread.PROCESSES, "2")
+def test_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text("raise KeyError('nobody')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(MobileVDError, match="KeyError: 'nobody'"):
-        sampling.run(recipe, inputs, protocol, home / "failed", ("nobody",))
+        list(spread.run("failing", tmp_path / "samples", [tmp_path / "samples" / "0"], 2))
 
 
 @pytest.mark.parametrize("told", ["0", "two", "-1"])
