@@ -61,10 +61,12 @@ def read(path: Path, contender: str) -> Told:
     try:
         told = json.loads(Path(path).read_bytes())
         figures, protocol = told["figures"].items(), told.get("fingerprint", {})
+    except FileNotFoundError:
+        raise IntegrityError("There is no such report", got=str(path), allowed=OURS) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError("This is no report with figures", got=f"{path}: {error!r}", allowed=OURS) from None
     if told.get("fingerprint_sha256", digest := fingerprint.digest(protocol)) != digest:
-        raise IntegrityError("The report's fingerprint was changed", got=digest, where=str(path))
+        raise IntegrityError("The report's fingerprint was changed", got=digest, where=f"{path}: evaluate again")
     if "verdict" in told:
         return Told(dict(figures), {n: origin_of(n, protocol, told.get("devices", {})) for n, _ in figures}, protocol)
     flat = {f"{contender}.{name}": value for figure, values in figures for name, value in _flat(figure, values)}

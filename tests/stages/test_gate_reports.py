@@ -113,10 +113,11 @@ def test_report_of_another_bundle_or_older_than_it_is_refused(own, tmp_path):
         gate_reports.run(own, (AT_MOST,), model=tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"figures": 3}', None])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"figures": 3}'])
 def test_file_that_is_no_report_is_refused(tmp_path, text):
-    if text is not None:
-        (tmp_path / "x.json").write_text(text)
+    with pytest.raises(IntegrityError, match="There is no such report"):
+        gate_reports.read(tmp_path / "x.json", "student")
+    (tmp_path / "x.json").write_text(text)
     with pytest.raises(IntegrityError, match=r"no report with figures(.|\n)*mobilevd evaluate"):
         gate_reports.read(tmp_path / "x.json", "student")
 
