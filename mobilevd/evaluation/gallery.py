@@ -250,12 +250,13 @@ header .pill { font-size: 16px; padding: 3px 15px; margin-right: 8px; }
 .frame { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 14px; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 10px 16px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { color: var(--soft); font-size: 12px; font-weight: 600; letter-spacing: .03em; white-space: nowrap;
-  vertical-align: bottom; background: var(--stripe); }
-tbody th { font-weight: 600; white-space: nowrap; }
+thead th { color: var(--soft); font-size: 12px; font-weight: 600; letter-spacing: .03em; vertical-align: bottom;
+  background: var(--stripe); }
+tbody th { font-weight: 600; min-width: 130px; }
 tbody tr:last-child > * { border-bottom: 0; }
 tbody tr.bad { box-shadow: inset 4px 0 0 var(--bad); }
-.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
 .wide { min-width: 260px; }
 .reason { color: var(--soft); font-size: 13px; }
 tr.bad .reason { color: var(--bad); }

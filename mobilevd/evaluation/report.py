@@ -73,12 +73,16 @@ def read(path: Path) -> Report:
 def notes(made: Report) -> list[str]:
     """What the number of clips keeps the figures from saying; nothing where they are enough."""
     clips, kvd = made.fingerprint.clips, made.figures.get("kvd")
-    told = []
-    if clips < FEW:
-        told.append(f"{clips} clips are few: FVD is biased upwards, comparable only with as many; take {FEW} or more")
+    told = few(clips)
     if kvd is not None and kvd.low is not None and kvd.low <= 0 <= kvd.high:
         told.append(f"kvd: 0 lies in its interval, so {clips} clips do not tell the sets apart by it")
     return told
+
+
+def few(clips: int) -> list[str]:
+    """What to know of FVD over so few clips; nothing where they are enough."""
+    told = f"{clips} clips are few: FVD is biased upwards, comparable only with as many; take {FEW} or more"
+    return [told] if clips < FEW else []
 
 
 def against(one: Report, other: Report) -> list[dict[str, Any]]:

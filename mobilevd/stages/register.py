@@ -16,7 +16,7 @@ from torch import Tensor
 from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord, verify
 from mobilevd.errors import EffectError, IntegrityError, MobileVDError
-from mobilevd.evaluation import fingerprint, gallery
+from mobilevd.evaluation import fingerprint, gallery, report
 from mobilevd.params import Recipe
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.progress import say
@@ -172,7 +172,9 @@ def _gallery(recipe: Recipe, inputs: dict[str, StageRecord]) -> str:
     title = f"{recipe.name} on {sanitised(recipe.base)}"
     gates, scores, costs = gate.tables["gates"], evaluated.tables["scores"], model_card.costs(inputs)
     protocol = fingerprint.of_facts(evaluated.facts)
-    return gallery.page(title, gate.facts["verdict"], gates, scores, costs, _clips(evaluated), protocol)
+    told = [f"{note}." for note in report.few(protocol.get("clips", report.FEW))]
+    leads = {"Scores": " ".join([gallery.LEADS["Scores"], *told])}
+    return gallery.page(title, gate.facts["verdict"], gates, scores, costs, _clips(evaluated), protocol, leads)
 
 
 def _clips(evaluated: StageRecord) -> list[gallery.Clip]:

@@ -67,6 +67,7 @@ def test_page_says_its_protocol_and_what_its_columns_are(made, html, tmp_path):
     assert f"2 clips of 9 frames at 7 fps, 512x256; fingerprint {made.report.fingerprint_sha256[:12]}" in html
     assert all(str(value) in html for value in made.report.fingerprint.model_dump(exclude={"seed"}).values())
     assert "Each network beside the references" not in html, "there are none on this page"
+    assert "2 clips are few: FVD is biased upwards" in html
     assert "nearest" not in html
     for stem in "xy":
         moving(tmp_path / f"{stem}.mkv", 1)

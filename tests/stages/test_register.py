@@ -14,6 +14,7 @@ import whole_bundle
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_fingerprint import ONE
 
 from mobilevd import artifacts
 from mobilevd.artifacts import StageRecord, seal
@@ -128,6 +129,13 @@ def test_a_passed_run_is_registered_with_its_lineage(store, recipe, records, tmp
     assert page == Path(record.facts["page"]).read_text()
     assert "student.fvd" in page
     assert "data:image/webp;base64," in page
+
+
+def test_page_says_when_its_scores_are_of_few_clips(recipe, records):
+    inputs = records(recipe())
+    assert "are few" not in register._gallery(recipe(), inputs)
+    told = inputs["evaluate"].model_copy(update={"facts": ONE.facts()})
+    assert f"{ONE.clips} clips are few" in register._gallery(recipe(), inputs | {"evaluate": told})
 
 
 def test_a_registered_run_can_be_promoted(store, recipe, records, tmp_path):
