@@ -70,6 +70,11 @@ def read(path: Path) -> Report:
     return report
 
 
+def label(name: str, figure: Figure) -> str:
+    """A figure's name in a table: what was not measured is called so."""
+    return name if figure.measured else f"{name} (not measured)"
+
+
 def notes(made: Report) -> list[str]:
     """What the number of clips keeps the figures from saying; nothing where they are enough."""
     clips, kvd = made.fingerprint.clips, made.figures.get("kvd")

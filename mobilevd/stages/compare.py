@@ -119,7 +119,10 @@ def row(made: Report) -> dict[str, float | dict]:
 
 def table(made: Report) -> list[dict[str, float | str | None]]:
     """A row per figure, for people, and the protocol's digest."""
-    rows = [{"figure": name} | figure.model_dump(exclude={"measured"}) for name, figure in made.figures.items()]
+    rows = [
+        {"figure": report.label(name, figure)} | figure.model_dump(exclude={"measured"})
+        for name, figure in made.figures.items()
+    ]
     protocol = {"figure": "fingerprint", "value": made.fingerprint_sha256[:12], "unit": "", "low": None, "high": None}
     return [*rows, protocol]
 

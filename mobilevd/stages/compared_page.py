@@ -61,11 +61,10 @@ def _real(made: Compared, name: Path) -> Path:
 
 def _scores(made: Compared) -> list[dict[str, Any]]:
     """A row per figure of the report."""
-    rows = []
-    for name, figure in made.report.figures.items():
-        value = {"figure": name, "value": figure.value, "low": figure.low, "high": figure.high, "unit": figure.unit}
-        rows.append(value if figure.measured else value | {"figure": f"{name} (not measured)"})
-    return rows
+    return [
+        {"figure": report.label(name, one), "value": one.value, "low": one.low, "high": one.high, "unit": one.unit}
+        for name, one in made.report.figures.items()
+    ]
 
 
 def _label(side: Side) -> str:

@@ -8,7 +8,9 @@ import torch
 from movies import moving, texture, write_video
 
 from mobilevd.errors import DataError, IntegrityError
+from mobilevd.evaluation import report
 from mobilevd.evaluation.fvd import frechet
+from mobilevd.evaluation.report import Figure
 from mobilevd.settings import Clip
 from mobilevd.stages import compare
 from mobilevd.stages.extractor import Extractor, of_i3d
@@ -63,6 +65,8 @@ def test_still_videos_are_far_and_do_not_move(real, still):
     assert protocol.items() <= row["fingerprint"].items()
     assert row["fingerprint"]["seed"] is None
     assert [line["figure"] for line in compare.table(made)] == [*made.figures, "fingerprint"]
+    line = report.make(made.fingerprint, {"fvd_extrapolated": Figure(value=1.0, unit="", measured=False)})
+    assert compare.table(line)[0]["figure"] == "fvd_extrapolated (not measured)"
 
 
 def test_files_of_the_same_names_are_pairs_and_the_same_clips_adhere(real, tmp_path):
