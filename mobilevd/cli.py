@@ -137,7 +137,7 @@ def retention(
     free = sum(item.size for item in found if not item.kept)
     rows = [{"folder": i.address, "MB": i.size / 1e6, "days": i.days, "stays": i.kept or "no"} for i in found]
     if rows or as_json:
-        _print(rows, as_json)
+        _print(rows if as_json else [row | {"folder": stage.short(row["folder"])} for row in rows], as_json)
     said = (
         f"{stage.apply(found) / 1e6:.1f} MB removed" if remove else f"{free / 1e6:.1f} MB can go: --apply removes them"
     )

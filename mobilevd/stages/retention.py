@@ -56,6 +56,11 @@ def apply(found: Iterable[Heavy]) -> int:
     return freed
 
 
+def short(address: str) -> str:
+    """A heavy folder's address from its flow on, for people."""
+    return "/".join(address.split("/")[-4:])
+
+
 def references(model: str) -> dict[str, str]:
     """Address of every artifact that the run of a registered version wrote down → that version."""
     return {

@@ -55,6 +55,7 @@ def test_old_latents_and_checkpoints_go_unless_a_version_refers_to_them(store, r
     assert free == {"1/prepare/latents", "1/finetune/checkpoints", "2/finetune/checkpoints"} | {
         *("3/prepare/latents", "3/finetune/checkpoints")
     }
+    assert retention.short(str(mine)) == "TrainFlow/2/prepare/latents"
     [kept] = [item.kept for item in found if item.address == str(mine)]
     assert kept == "version 2"
     assert mine.is_dir()
