@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
@@ -75,6 +76,7 @@ def quantize(source: Path, target: Path, found: Ranges, activations: str, wide: 
         settings.op_types_to_quantize,
         settings.extra_options,
     )
+    quantizer.model = _Indexed(quantizer.model.model)
     with _without_warnings():
         quantizer.quantize_model()
     quantizer.model.save_model_to_file(str(target), settings.use_external_data_format)
@@ -111,6 +113,35 @@ def kinds(graph: onnx.GraphProto) -> list[Kind]:
     count = Counter(node.op_type for node in nodes)
     done = Counter(n.op_type for n in nodes if any(t in made and made[t].op_type == QDQ[1] for t in n.input))
     return [Kind(kind, number, done[kind]) for kind, number in count.most_common()]
+
+
+class _Indexed(ONNXModel):
+    """The runtime's own, which looks at every node for each tensor that it renames: here at those that read it."""
+
+    def __init__(self, model: onnx.ModelProto):
+        super().__init__(model)
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            self._note(node)
+
+    def add_node(self, node: onnx.NodeProto) -> None:
+        super().add_node(node)
+        self._note(self.model.graph.node[-1])
+
+    def replace_input_of_all_nodes(self, old_input_name: str, new_input_name: str) -> None:
+        for node in self._readers.pop(old_input_name, ()):
+            self.replace_node_input(node, old_input_name, new_input_name)
+            self._readers.setdefault(new_input_name, []).append(node)
+
+    def replace_input_of_nodes(self, old_input_name: str, new_input_name: str, node_names_set: Collection[str]) -> None:
+        for node in self._readers.get(old_input_name, []):
+            if node.name in node_names_set:
+                self.replace_node_input(node, old_input_name, new_input_name)
+                self._readers.setdefault(new_input_name, []).append(node)
+
+    def _note(self, node: onnx.NodeProto) -> None:
+        for name in node.input:
+            self._readers.setdefault(name, []).append(node)
 
 
 def _norm_weights(source: Path, activations: str, wide: Collection[str]) -> dict[str, list[dict]]:

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mobilevd.device import calibrate, mixed
+from mobilevd.device import quantize as quantizing
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
@@ -84,3 +85,12 @@ def test_a_limit_beyond_16_bits_is_an_error_with_what_they_reach(graph, tmp_path
     found = calibrate.ranges(graph, feeds(4))
     with pytest.raises(EffectError, match=r"16-bit activations everywhere\n  got:     \d\d\.\d dB\n  allowed: 150 dB"):
         mixed.choose(graph, tmp_path / "q.onnx", found, feeds(2), 150.0)
+
+
+@pytest.mark.parametrize("widths", [(), ("x", MIDDLE + "1", "conv_in")], ids=["one width", "two widths"])
+def test_renaming_by_an_index_writes_the_bytes_that_the_runtimes_own_does(graph, tmp_path, monkeypatch, widths):
+    found = calibrate.ranges(graph, feeds(4))
+    quantize(graph, tmp_path / "indexed.onnx", found, "uint8", widths)
+    monkeypatch.setattr(quantizing, "_Indexed", quantizing.ONNXModel)
+    quantize(graph, tmp_path / "own.onnx", found, "uint8", widths)
+    assert (tmp_path / "indexed.onnx").read_bytes() == (tmp_path / "own.onnx").read_bytes()
