@@ -4,13 +4,13 @@ Made once per run of tests, in a process of its own, where no annotation is chec
 in the cache serves every base with the parts ``vae(**SMALL)`` and ``tower()`` at its clip size.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import once
 import pytest
 
 FRAMES, SIDE, LATENT_SIDE = 3, 64, 8
@@ -20,18 +20,12 @@ SMALL |= {"down_block_types": ("DownEncoderBlock2D",) * 2}
 
 def path(factory: pytest.TempPathFactory) -> Path:
     """The bundle's folder, shared by all workers of a run: not to be changed."""
-    own = factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "whole_bundle"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "bundle" / "manifest.json").exists():
-            _write_apart(folder)
-    return folder / "bundle"
+    return once.made(factory, "whole_bundle", _write_apart)
 
 
 def _write_apart(folder: Path) -> None:
     home = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    words = [sys.executable, str(Path(__file__)), str(folder / "bundle")]
+    words = [sys.executable, str(Path(__file__)), str(folder)]
     done = subprocess.run(words, env=os.environ | home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
