@@ -1,0 +1,104 @@
+"""How long one evaluation of every row of the paper's ladder takes on this machine's CPU, at full size, random weights.
+
+Usage: python benchmarks/ladder.py [FILE] [--at-most N]. Rows of one network share a measurement; what FILE holds is not
+measured again, so that a run may be cut off, or go on later with N networks at a time. torch in fp32, one forward each.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from mobilevd.evaluation.cost import LADDER, PIXELS_PER_LATENT, Rung
+from mobilevd.svd import reference
+from mobilevd.svd.inference import arrange
+from mobilevd.svd.unet import VideoUNet
+
+IDS = torch.tensor([[6.0, 127.0, 0.02]])  # 7 frames per second
+
+
+def main() -> None:
+    """Measure what is missing, then print the table of what is there."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("file", type=Path, nargs="?", default=Path("ladder.json"), help="default: ladder.json")
+    options.add_argument("--at-most", type=int, default=len(LADDER), help="networks to measure now (default: all)")
+    given = options.parse_args()
+    known = json.loads(given.file.read_text()) if given.file.is_file() else {}
+    for rung in list(missing(known))[: given.at_most]:
+        print(f"{rung.row} …", file=sys.stderr, flush=True)
+        known |= {key(rung): measured(rung)}
+        given.file.write_text(json.dumps(known, indent=2) + "\n")
+    print("\n".join(table(known)))
+
+
+def key(rung: Rung) -> str:
+    """The same for rows that differ by their training alone: the name of the first of them."""
+    return next(other.row for other in LADDER if (other.edits, other.size) == (rung.edits, rung.size))
+
+
+def missing(known: dict[str, dict]) -> Iterator[Rung]:
+    """The networks without a measurement, the small ones first."""
+    return (rung for rung in sorted(LADDER, key=lambda r: r.paper_tflops) if rung.row == key(rung) not in known)
+
+
+@torch.inference_mode()
+def measured(rung: Rung) -> dict:
+    """Seconds by the clock and of the processor of one forward, and the process's peak memory."""
+    unet, given = arrange(built(rung)), inputs(rung)
+    wall, cpu = time.perf_counter(), time.process_time()
+    output = unet(*given)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert output.isfinite().all(), rung.row
+    return {
+        "wall_s": round(wall, 1),
+        "cpu_s": round(cpu, 1),
+        "tflops": round(rung.cost.tflops, 2),
+        "process_peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "threads": torch.get_num_threads(),
+        "tools": f"torch {torch.__version__}, {platform.machine()}, {platform.system()}",
+    }
+
+
+def built(rung: Rung, seed: int = 0) -> VideoUNet:
+    """SVD's network edited without weights, then filled with torch's own random start."""
+    torch.manual_seed(seed)
+    unet = reference.unet()
+    for edit in rung.edits:
+        edit(unet)
+    for module in unet.modules():
+        module.to_empty(device="cpu", recurse=False)
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        else:
+            for parameter in module.parameters(recurse=False):  # mix factors, folded cross-attention
+                parameter.normal_(std=0.02)
+    return unet
+
+
+def inputs(rung: Rung, seed: int = 1) -> tuple[torch.Tensor, ...]:
+    """Noise and image latents of 14 frames, the noise level, one image token, the ids."""
+    g, (width, height) = torch.Generator().manual_seed(seed), rung.size
+    config, side = reference.UNET, PIXELS_PER_LATENT
+    x = torch.randn(1, config["num_frames"], config["in_channels"], height // side, width // side, generator=g)
+    return x, torch.tensor([1.6378]), torch.randn(1, 1, config["cross_attention_dim"], generator=g), IDS
+
+
+def table(known: dict[str, dict]) -> list[str]:
+    """Markdown: each row's seconds, and their share of the first row's; of the processor, which others disturb less."""
+    first = known.get(LADDER[0].row)
+    lines = ["| row | TFLOPs | s of the processor | s by the clock | of the first row |", "|---|---|---|---|---|"]
+    for rung in LADDER:
+        if one := known.get(key(rung)):
+            share = f"{one['cpu_s'] / first['cpu_s']:.3f}" if first else "–"
+            lines.append(f"| {rung.row} | {one['tflops']:.2f} | {one['cpu_s']} | {one['wall_s']} | {share} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
