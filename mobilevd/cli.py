@@ -1,22 +1,22 @@
 """``mobilevd …``: what is no flow. Figures are printed as a table, or with --json as data."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from mobilevd import cli_gate, cli_registry, cli_ucf101
+from mobilevd import cli_device, cli_gate, cli_registry, cli_ucf101
+from mobilevd.cli_table import Json, show
 from mobilevd.errors import MobileVDError
 from mobilevd.secrecy import sanitised
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(cli_device.app)
 app.add_typer(cli_registry.app, name="registry")
 app.add_typer(cli_ucf101.app, name="ucf101")
 app.command()(cli_gate.gate)
 Backend = Literal["torch", "onnx"]
 Preprocessing = Literal["tf-reference", "stylegan-v", "sf-v"]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command("sample-data")
@@ -62,9 +62,9 @@ def cost(
     if markdown:
         typer.echo(costs.ladder_markdown(rows) if ladder else costs.ablations_markdown(rows))
     elif as_json:
-        _print(costs.data_rows(rows, split, with_encoders), as_json)
+        show(costs.data_rows(rows, split, with_encoders), as_json)
     else:
-        _print(costs.split_rows(rows) if split else costs.whole_rows(rows), as_json)
+        show(costs.split_rows(rows) if split else costs.whole_rows(rows), as_json)
 
 
 @app.command()
@@ -86,37 +86,9 @@ def plan(
     asked = params.load(recipe)
     count = clips or asked.prepare.min_train_clips + asked.prepare.min_validation_clips
     speed = forecast.Speed(tflops, "as given", devices) if tflops else forecast.probe(devices)
-    _print(forecast.rows(asked, speed, count), as_json)
+    show(forecast.rows(asked, speed, count), as_json)
     if not as_json:
         typer.echo("\n".join(forecast.assumptions(speed, count)))
-
-
-@app.command()
-def estimate(
-    model: Annotated[str, typer.Argument(help="An ONNX graph, or a model: a bundle's folder, s3://…, models:/…")],
-    runtime: Annotated[str, typer.Option(help="compiled, onnx or tflite.")] = "compiled",
-    as_json: Json = False,
-) -> None:
-    """How long a Snapdragon 8 Gen 3 might take for one run of a model's graphs; nothing is run."""
-    from mobilevd.stages import estimates
-
-    rows = estimates.rows(model, runtime)
-    _print(rows if as_json else [{k: v for k, v in row.items() if k != "device"} for row in rows], as_json)
-    typer.echo(f"estimates for {rows[0]['device']}: nothing was measured (docs/device.md)", err=True)
-
-
-@app.command("phone-bundle")
-def phone_bundle(
-    model: Annotated[str, typer.Argument(help="A model: a bundle's folder, s3://…, models:/…")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    npu: Annotated[bool, typer.Option("--npu", help="Compile for the Snapdragon 8 Gen 3, and check it.")] = False,
-    tiny_decoder: Annotated[Path | None, typer.Option(help="TAESD's weights, for its decoder (SVD only).")] = None,
-    as_json: Json = False,
-) -> None:
-    """What goes to a phone: quantized graphs, an example without torch, the NPU's binary, digests and sizes."""
-    from mobilevd.stages import phone_bundle as stage
-
-    _print(stage.write(model, out, npu, tiny_decoder), as_json)
 
 
 @app.command()
@@ -137,7 +109,7 @@ def retention(
     free = sum(item.size for item in found if not item.kept)
     rows = [{"folder": i.address, "MB": i.size / 1e6, "days": i.days, "stays": i.kept or "no"} for i in found]
     if rows or as_json:
-        _print(rows if as_json else [row | {"folder": stage.short(row["folder"])} for row in rows], as_json)
+        show(rows if as_json else [row | {"folder": stage.short(row["folder"])} for row in rows], as_json)
     said = (
         f"{stage.apply(found) / 1e6:.1f} MB removed" if remove else f"{free / 1e6:.1f} MB can go: --apply removes them"
     )
@@ -155,7 +127,7 @@ def dead_letters(
 
     found = alerts.letters(runs or plans.runs())
     if as_json:
-        _print(found, as_json)
+        show(found, as_json)
     else:
         typer.echo("\n".join(alerts.told(letter) for letter in found) or "no task failed for good")
 
@@ -200,9 +172,9 @@ def evaluate(
     if page:
         page.write_text(compared_page.page(made), encoding="utf-8")
     if earlier:
-        _print(reports.against(made.report, earlier), as_json)
+        show(reports.against(made.report, earlier), as_json)
     else:
-        _print([compare.row(made.report)] if as_json else compare.table(made.report), as_json)
+        show([compare.row(made.report)] if as_json else compare.table(made.report), as_json)
     for note in reports.notes(made.report):
         typer.echo(f"note: {note}", err=True)
 
@@ -278,7 +250,7 @@ def verify(
     from mobilevd.stages import verify as stage
 
     links = list(stage.walk(model))
-    _print([asdict(link) for link in links], as_json)
+    show([asdict(link) for link in links], as_json)
     if links[-1].state == stage.BROKEN:
         what, got = f"{model} is broken at {links[-1].link}", links[-1].seen
         raise MobileVDError(what, got=got, where=f"held until there: {len(links) - 1} of {len(stage.LINKS)} links")
@@ -354,20 +326,3 @@ def _shown(made) -> bool:
         size = f"{made.frames} frames at {made.fps:g} fps in {made.seconds:.2f} s"
         typer.echo(f"{made.film.path}: {size}")
     return not made.problem
-
-
-def _print(rows: list[dict], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
-
-
-def _cell(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)

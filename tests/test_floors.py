@@ -48,8 +48,10 @@ DOOR = {
 SAME_ROOM = {
     "remote": "objects",
     "alerts": "objects",
+    "cli_device": "cli",
     "cli_gate": "cli",
     "cli_registry": "cli",
+    "cli_table": "cli",
     "transfer": "objects",
     "cli_ucf101": "cli",
 }  # files that share a room without a folder

@@ -17,12 +17,21 @@ from mobilevd.svd import kinds
 
 def by_block(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict[str, float]:
     """Block → the lowest SQNR in dB at any of its convolutions on ``feed``; the noisiest block first."""
-    float_outputs, int_outputs = (_convolutions(path, feed) for path in (source, quantized))
-    blocks: dict[str, float] = {}
-    for layer, reference in float_outputs.items():
-        name = block(layer)
-        blocks[name] = min(blocks.get(name, np.inf), sqnr_db(reference, int_outputs[layer]))
-    return dict(sorted(blocks.items(), key=lambda item: item[1]))
+    return blocks(by_layer(source, quantized, feed))
+
+
+def by_layer(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict[str, float]:
+    """Convolution → SQNR in dB of its output on ``feed``; the noisiest first."""
+    wanted, got = (_convolutions(path, feed) for path in (source, quantized))
+    return dict(sorted(((layer, sqnr_db(wanted[layer], got[layer])) for layer in wanted), key=lambda item: item[1]))
+
+
+def blocks(layers: dict[str, float]) -> dict[str, float]:
+    """Of layers, the noisiest first: block → its lowest."""
+    found: dict[str, float] = {}
+    for layer, value in layers.items():
+        found.setdefault(block(layer), value)
+    return found
 
 
 def block(layer: str) -> str:

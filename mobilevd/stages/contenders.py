@@ -54,16 +54,19 @@ def held_out(recipe: Recipe, prepared: StageRecord) -> Held:
     return Held(picked, video, batch.latents, batch.image_latents, batch.tokens)
 
 
+def asked(recipe: Recipe, held: Held, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What every network is given for clip ``k``: noise of the clip's own seed, image latents, token, ids."""
+    at = recipe.evaluate
+    noise = clip_noise([recipe.seed * 100_003 + held.numbers[k]], tuple(held.latents.shape[1:]))
+    ids = added_ids(1, recipe.clip.fps, at.motion_bucket, at.augmentation_sigma)
+    return noise, held.image_latents[k : k + 1], held.tokens[k : k + 1], ids
+
+
 def makers(
     recipe: Recipe, schedule: Schedule, inputs: dict[str, StageRecord], held: Held
 ) -> dict[str, Callable[[], Make]]:
     """Name → what loads the contender and gives the function that makes one clip; nothing is read before."""
-    settings, shape = recipe.evaluate, tuple(held.latents.shape[1:])
-    ids = added_ids(1, recipe.clip.fps, settings.motion_bucket, settings.augmentation_sigma)
-
-    def given(k: int) -> tuple[Tensor, Tensor, Tensor]:
-        noise = clip_noise([recipe.seed * 100_003 + held.numbers[k]], shape)
-        return held.image_latents[k : k + 1], held.tokens[k : k + 1], noise
+    settings, shape = recipe.evaluate, held.latents.shape[1:]
 
     def teacher() -> Make:
         """The finetuned network, in many steps with guidance."""
@@ -71,7 +74,7 @@ def makers(
         unet = _unet(inputs["finetune"])
 
         def make(k: int) -> Tensor:
-            image, token, noise = given(k)
+            noise, image, token, ids = asked(recipe, held, k)
             return sample(unet, image, token, ids, noise, **options)
 
         return make
@@ -82,8 +85,7 @@ def makers(
 
         @torch.no_grad()
         def make(k: int) -> Tensor:
-            image, token, noise = given(k)
-            return net(noise, image, token, ids)
+            return net(*asked(recipe, held, k))
 
         return make
 

@@ -23,6 +23,7 @@ from mobilevd.device.session import open_session
 from mobilevd.errors import EffectError
 from mobilevd.params import Recipe
 from mobilevd.progress import track
+from mobilevd.settings import Quantize
 from mobilevd.stages.job import Job
 from mobilevd.svd.sampler import OneStep, clip_noise
 from mobilevd.training import data, seeds
@@ -30,18 +31,24 @@ from mobilevd.training import data, seeds
 STAGE = "quantize"
 ONNX, FLOAT, QUANTIZED = "onnx", "float.onnx", "quantized.onnx"
 CHECKED = 4  # held-out clips on which the output is compared
+WORST = 8  # layers that the card names
 MB = 1e6
 
 Feeds = list[dict[str, np.ndarray]]
 
 
 class Result(NamedTuple):
-    """What quantization did: lowest SQNR on held-out clips, widths and nodes, lowest by block, what calibration saw."""
+    """What quantization did: lowest SQNR on held-out clips, widths and nodes, dB by layer, what calibration saw."""
 
     sqnr_db: float
     chosen: mixed.Chosen
-    blocks: dict[str, float]
+    layers: dict[str, float]
     seen: calibrate.Seen
+
+    @property
+    def blocks(self) -> dict[str, float]:
+        """The lowest SQNR in each block of the network, the noisiest first."""
+        return noise.blocks(self.layers)
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
@@ -60,7 +67,8 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     export(OneClip(network), spec, folder / FLOAT, settings.opset)
     spec.save(folder)
     parity = parity_db(unbatched(step), folder / FLOAT, spec, checked)
-    result = _quantized(recipe, folder, calibration, checked)
+    graphs = (folder / FLOAT, folder / QUANTIZED)
+    result = _require(quantized(settings, *graphs, calibration, checked), settings.min_sqnr_db)
     sizes = _sizes(folder)
     return StageRecord(
         stage=STAGE,
@@ -99,8 +107,21 @@ def _spec(path: Path) -> GraphSpec:
     return one_step(*clips.shape, token_dim=clips.batch([0]).tokens.shape[-1])
 
 
-def _write(recipe: Recipe, folder: Path, seen: calibrate.Seen, calibration: Feeds) -> mixed.Chosen:
-    settings, source, target = recipe.quantize, folder / FLOAT, folder / QUANTIZED
+def quantized(settings: Quantize, source: Path, target: Path, calibration: Feeds, checked: Feeds) -> Result:
+    """Write the quantized form of the float graph ``source`` to ``target`` as ``settings`` say, and look at its noise.
+
+    The SQNR is not judged. Errors: EffectError for a weight left in float, or a budget that is not met.
+    """
+    shown = track(calibration, len(calibration), "calibrating")
+    seen = calibrate.observe(source, shown, settings.calibration_tolerance)
+    chosen = _write(settings, source, target, calibration, seen)
+    layers = noise.by_layer(source, target, checked[0])
+    float_net, int_net = open_session(source), open_session(target)
+    least = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
+    return Result(least, chosen, layers, seen)
+
+
+def _write(settings: Quantize, source: Path, target: Path, calibration: Feeds, seen: calibrate.Seen) -> mixed.Chosen:
     if settings.quantizer == "aimet":
         how = (settings.activations, settings.rounding, settings.iterations)
         return mixed.Chosen({}, (), aimet.quantize(source, target, calibration[: seen.clips], *how))
@@ -109,23 +130,17 @@ def _write(recipe: Recipe, folder: Path, seen: calibrate.Seen, calibration: Feed
     return mixed.Chosen({}, (), quantize(source, target, seen.ranges, settings.activations))
 
 
-def _quantized(recipe: Recipe, folder: Path, calibration: Feeds, checked: Feeds) -> Result:
+def _require(result: Result, lowest: float) -> Result:
     """Errors: EffectError under the recipe's SQNR, naming the noisiest blocks."""
-    lowest, shown = recipe.quantize.min_sqnr_db, track(calibration, len(calibration), "calibrating")
-    seen = calibrate.observe(folder / FLOAT, shown, recipe.quantize.calibration_tolerance)
-    chosen = _write(recipe, folder, seen, calibration)
-    blocks = noise.by_block(folder / FLOAT, folder / QUANTIZED, checked[0])
-    float_net, int_net = open_session(folder / FLOAT), open_session(folder / QUANTIZED)
-    worst = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
-    if not worst >= lowest:
-        noisiest = ", ".join(f"{name} {value:.1f} dB" for name, value in list(blocks.items())[:3])
+    if not result.sqnr_db >= lowest:
+        noisiest = ", ".join(f"{name} {value:.1f} dB" for name, value in list(result.blocks.items())[:3])
         raise EffectError(
             "The quantized network is too far from the float one",
-            got=f"{worst:.1f} dB at the output; noisiest blocks: {noisiest}",
+            got=f"{result.sqnr_db:.1f} dB at the output; noisiest blocks: {noisiest}",
             allowed=f"{lowest:g} dB or more",
             where="quantize.activations, quantize.calibration_clips or quantize.min_sqnr_db in the recipe",
         )
-    return Result(worst, chosen, blocks, seen)
+    return result
 
 
 def _sizes(folder: Path) -> dict[str, float]:
@@ -152,6 +167,11 @@ def _facts(recipe: Recipe, result: Result, checked: int) -> dict[str, str]:
     }
 
 
+def worst(result: Result, count: int = WORST) -> list[tuple[str, float]]:
+    """The noisiest convolutions, named after their modules, and their SQNR in dB."""
+    return [(name.rpartition("/")[0].removeprefix("unet."), value) for name, value in result.layers.items()][:count]
+
+
 def _tables(result: Result) -> dict[str, list[dict]]:
     steps, chosen = enumerate(result.seen.widened, start=2), result.chosen
     alone = [(name, round(value, 1), 16 if name in chosen.wide else 8) for name, value in chosen.alone.items()]
@@ -160,6 +180,7 @@ def _tables(result: Result) -> dict[str, list[dict]]:
         "sensitivity": [dict(zip(names, row, strict=True)) for row in alone],
         "calibration": [{"clips": clips, "ranges wider by, %": round(100 * share, 2)} for clips, share in steps],
         "blocks": [{"block": name, "lowest SQNR, dB": round(value, 1)} for name, value in result.blocks.items()],
+        "noisiest layers": [{"layer": name, "SQNR, dB": round(value, 1)} for name, value in worst(result)],
         "operators": [asdict(kind) for kind in result.chosen.kinds],
     }
     return {name: rows for name, rows in tables.items() if rows}

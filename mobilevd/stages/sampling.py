@@ -103,7 +103,7 @@ def work(folder: Path, names: Sequence[str], share: int = 0, of: int = 1) -> Ite
             wanted = (name, k) in kept and not shown.exists()
             if wanted or not path.exists():
                 latents = None if name == REAL else _latents(path, make, k)
-                video = held.video[k : k + 1] if latents is None else _decoded(base, latents)
+                video = held.video[k : k + 1] if latents is None else decoded(base, latents)
                 if wanted:
                     spread.save(shown, {"video": video})
                 if not path.exists():
@@ -139,7 +139,8 @@ def _sampled(latents: Tensor | None) -> dict[str, Tensor]:
     return {"latents": latents, "nan_share": 1 - latents.isfinite().float().mean()[None]}
 
 
-def _decoded(base: bases.Base, latents: Tensor) -> Tensor:
+def decoded(base: bases.Base, latents: Tensor) -> Tensor:
+    """Latents 1 F C H W → pixels 1 F 3 H W, uint8, as they are scored and shown."""
     return base.decode(latents).mul(255).round().to(torch.uint8)
 
 

@@ -1,0 +1,58 @@
+"""``mobilevd …`` on the way to a phone: estimate, quantizers, phone-bundle."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mobilevd.cli_table import Json, show
+
+app = typer.Typer()
+Rounding = Literal["adaround", "seq_mse"]
+
+
+@app.command()
+def estimate(
+    model: Annotated[str, typer.Argument(help="An ONNX graph, or a model: a bundle's folder, s3://…, models:/…")],
+    runtime: Annotated[str, typer.Option(help="compiled, onnx or tflite.")] = "compiled",
+    as_json: Json = False,
+) -> None:
+    """How long a Snapdragon 8 Gen 3 might take for one run of a model's graphs; nothing is run."""
+    from mobilevd.stages import estimates
+
+    rows = estimates.rows(model, runtime)
+    show(rows if as_json else [{k: v for k, v in row.items() if k != "device"} for row in rows], as_json)
+    typer.echo(f"estimates for {rows[0]['device']}: nothing was measured (docs/device.md)", err=True)
+
+
+@app.command("phone-bundle")
+def phone_bundle(
+    model: Annotated[str, typer.Argument(help="A model: a bundle's folder, s3://…, models:/…")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    npu: Annotated[bool, typer.Option("--npu", help="Compile for the Snapdragon 8 Gen 3, and check it.")] = False,
+    tiny_decoder: Annotated[Path | None, typer.Option(help="TAESD's weights, for its decoder (SVD only).")] = None,
+    as_json: Json = False,
+) -> None:
+    """What goes to a phone: quantized graphs, an example without torch, the NPU's binary, digests and sizes."""
+    from mobilevd.stages import phone_bundle as stage
+
+    show(stage.write(model, out, npu, tiny_decoder), as_json)
+
+
+@app.command()
+def quantizers(
+    model: Annotated[str, typer.Argument(help="A model: a bundle's folder, s3://…, models:/…")],
+    out: Annotated[Path, typer.Argument(help="The folder to make: a graph of every quantizer, and report.json.")],
+    rounding: Annotated[
+        Rounding | None, typer.Option(help="aimet W8A16 and W8A8 once more, with the weights rounded so.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(help="Of adaround, per layer.", min=1)] = 10_000,
+    budget_db: Annotated[float | None, typer.Option(help="Mixed precision so far above the noise, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One student under every quantizer on its own run's clips and seeds: SQNR, MB, noisiest layers, FVD."""
+    from mobilevd.stages import quantizers as stage
+
+    ways = stage.ways(rounding, iterations, budget_db)
+    rows = stage.compare(model, out, ways)
+    show(rows if as_json else stage.shown(rows), as_json)

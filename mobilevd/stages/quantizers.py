@@ -1,0 +1,167 @@
+"""One trained student under every quantizer: how far from float, how large, where the noise is, and what FVD says.
+
+**Keeps** all are calibrated, checked and sampled on the clips and seeds of the model's own run, so that they differ by
+the quantizer alone (``tests/stages/test_quantizers.py``). **Axes** latents 1 F C H W, features N D.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from mobilevd import params
+from mobilevd.artifacts import StageRecord, write_json
+from mobilevd.device import animate, inputs
+from mobilevd.device.export import file_bytes
+from mobilevd.device.runtime import OnnxOneStep
+from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.evaluation import fvd, intervals
+from mobilevd.params import Recipe
+from mobilevd.progress import say, track
+from mobilevd.settings import Quantize
+from mobilevd.stages import contenders, extractor, lineage, models, prepare, quantize
+from mobilevd.stages.contenders import Held
+from mobilevd.stages.job import Job
+from mobilevd.stages.sampling import decoded
+from mobilevd.svd import base as bases
+
+REPORT, FLOAT = "report.json", "float"
+WAYS = {
+    "onnxruntime W8A16": {"quantizer": "onnxruntime", "activations": "uint16"},
+    "onnxruntime W8A8": {"quantizer": "onnxruntime", "activations": "uint8"},
+    "aimet W8A16": {"quantizer": "aimet", "activations": "uint16"},
+    "aimet W8A8": {"quantizer": "aimet", "activations": "uint8"},
+}
+OWN = {"rounding": "nearest", "budget_db": None}  # what a way does not say is not the recipe's, which may not fit it
+MB = 1e6
+Features = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The model's recipe and its clips, as its run had them; the float graph, and what judges a clip."""
+
+    recipe: Recipe
+    prepared: StageRecord
+    held: Held
+    base: bases.Base
+    source: Path
+    features: Features
+
+    @property
+    def spec(self) -> inputs.GraphSpec:
+        """What the graph takes."""
+        return inputs.load(self.source.parent)
+
+
+def ways(rounding: str | None = None, iterations: int = 10_000, budget_db: float | None = None) -> dict[str, dict]:
+    """``WAYS``, and what else is asked for: aimet's with another rounding of the weights, and mixed precision."""
+    found = dict(WAYS)
+    if rounding:
+        how = {"rounding": rounding, "iterations": iterations}
+        found |= {f"{name}, {rounding}": way | how for name, way in WAYS.items() if way["quantizer"] == "aimet"}
+    if budget_db is not None:
+        mixed = {"quantizer": "onnxruntime", "activations": "mixed", "budget_db": budget_db}
+        found[f"onnxruntime mixed, {budget_db:g} dB"] = mixed
+    return found
+
+
+def compare(model: str, out: Path, how: dict[str, dict], features: Features | None = None) -> list[dict]:
+    """Write one graph per way and ``report.json`` into the new folder ``out``; a row for float and for each way.
+
+    Args:
+        model: a bundle's folder, ``s3://…`` or ``models:/…``; its recipe's data must be on this machine.
+        how: name → keys of the recipe's section ``quantize`` that differ.
+        features: of one clip 1 F 3 H W uint8 (default: I3D's).
+    Errors: MobileVDError when ``out`` exists; IntegrityError for a bundle that changed, or data that is not the
+    model's; EffectError for a quantizer that left weights in float.
+    """
+    bundle, out = models.folder(model), Path(out).resolve()
+    if out.exists():
+        raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
+    run = _run(bundle, out / "prepare", features or extractor.of_i3d().features)
+    real = torch.cat([run.features(run.held.video[k : k + 1]) for k in _clips(run, "real clips")])
+    plain = _sampled(run, run.source, FLOAT)
+    rows = [{"way": FLOAT, "sqnr_db": None, "mb": file_bytes(run.source) / MB} | _distances(real, plain, plain)]
+    for name, changes in how.items():
+        made, target = _quantized(run, out / _slug(name), changes)
+        rows.append({"way": name} | made | _distances(real, _sampled(run, target, name), plain))
+    told = {"held_out_clips": len(run.held), "recipe": run.recipe.digest, "data_md5": run.prepared.data_md5}
+    write_json(out / REPORT, {"model": model, **told, "rows": rows})
+    return rows
+
+
+def shown(rows: list[dict]) -> list[dict]:
+    """The rows without what does not fit into a terminal."""
+    keys = ("way", "sqnr_db", "mb", "fvd", "fvd_to_float")
+    return [
+        {key: row[key] for key in keys}
+        | {"fvd less float's": _interval(row), "noisiest layers": "\n".join(list(row.get("noisiest_layers", ()))[:2])}
+        for row in rows
+    ]
+
+
+def _run(bundle: Path, workdir: Path, features: Features) -> Run:
+    animate.check(bundle)
+    recipe = params.check(yaml.safe_load((bundle / lineage.RECIPE).read_text(encoding="utf-8")), "the bundle")
+    prepared, wanted = prepare.run(recipe, {}, workdir), lineage.read(bundle)["data_md5"]
+    if prepared.data_md5 != wanted:
+        raise IntegrityError("The data here is not the model's", got=prepared.data_md5, allowed=wanted)
+    held, source = contenders.held_out(recipe, prepared), bundle / animate.NETWORKS / animate.FLOAT
+    return Run(recipe, prepared, held, bases.load(recipe.base), source, features)
+
+
+def _quantized(run: Run, folder: Path, changes: dict) -> tuple[dict, Path]:
+    """Quantize as the run did, ``changes`` aside; what came of it, and the graph."""
+    say(f"quantizing: {folder.name}")
+    settings = Quantize.model_validate(run.recipe.quantize.model_dump() | OWN | changes)
+    job, spec, target = Job(quantize.STAGE, run.recipe, {"prepare": run.prepared}, folder), run.spec, folder / "q.onnx"
+    counts = (settings.calibration_clips, quantize.CHECKED)
+    given = [quantize.feeds(job, spec, path, count) for path, count in zip(job.clips(), counts, strict=True)]
+    folder.mkdir(parents=True)
+    spec.save(folder)
+    began = time.perf_counter()
+    made = quantize.quantized(settings, run.source, target, *given)
+    return {
+        "sqnr_db": made.sqnr_db,
+        "mb": file_bytes(target) / MB,
+        "quantize_s": time.perf_counter() - began,
+        "calibration_clips": made.seen.clips,
+        "noisiest_layers": dict(quantize.worst(made)),
+        "blocks": made.blocks,
+        "wide_blocks": list(made.chosen.wide),
+        "settings": changes,
+    }, target
+
+
+def _sampled(run: Run, graph: Path, name: str) -> Tensor:
+    """Features of what the graph makes of every held-out clip's first frame."""
+    net = OnnxOneStep(graph, torch.get_num_threads())
+    latents = (net(*contenders.asked(run.recipe, run.held, k)) for k in _clips(run, f"clips of {name}"))
+    return torch.cat([run.features(decoded(run.base, made)) for made in latents])
+
+
+def _distances(real: Tensor, made: Tensor, plain: Tensor) -> dict[str, float]:
+    """FVD to the real clips, its paired difference to float's with a 95 % interval, and FVD to float's clips."""
+    seeded = torch.Generator().manual_seed(0)
+    less = intervals.difference(real, made, plain, paired=True, generator=seeded)
+    ends = {"fvd_minus_float": less.value, "fvd_minus_float_low": less.low, "fvd_minus_float_high": less.high}
+    return {"fvd": fvd.frechet(real, made), "fvd_to_float": fvd.frechet(plain, made)} | ends
+
+
+def _clips(run: Run, what: str):
+    return track(range(len(run.held)), len(run.held), what)
+
+
+def _interval(row: dict) -> str:
+    value, low, high = (row[f"fvd_minus_float{end}"] for end in ("", "_low", "_high"))
+    return f"{value:+.1f} ({low:.1f} to {high:.1f})"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
