@@ -13,15 +13,16 @@ from mobilevd.params import Recipe, check
 from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
 
+FRAMES = 5
 CHANNELS, TOKEN_DIM = tiny_svd.UNET["out_channels"], tiny_svd.UNET["cross_attention_dim"]
 CONFIG = tiny_svd.UNET | {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
     "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
     "block_out_channels": (32, 64),
     "num_attention_heads": (1, 2),
-    "num_frames": 5,
+    "num_frames": FRAMES,
 }
-SPEC = one_step(frames=5, channels=CHANNELS, height=8, width=8, token_dim=TOKEN_DIM)
+SPEC = one_step(frames=FRAMES, channels=CHANNELS, height=8, width=8, token_dim=TOKEN_DIM)
 
 
 def edited(seed: int = 0) -> tuple[VideoUNet, list[dict]]:

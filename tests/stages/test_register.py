@@ -57,7 +57,7 @@ def recipe(base):
         sections = {
             "name": "tiny",
             "base": str(base),
-            "clip": {"frames": 3, "width": 64, "height": 64},
+            "clip": {"frames": whole_bundle.FRAMES, "width": 64, "height": 64},
             "finetune": {"steps": 1, "optim": {"lr": 1.0e-3}},
             "distill": {"adversarial": ADVERSARIAL},
             "prune": {"keep": 9, "adversarial": ADVERSARIAL},
@@ -178,7 +178,7 @@ def test_the_bundle_holds_what_ships_and_nothing_that_runs_code(recipe, records,
         *("image_encoder/config.json", "image_encoder/model.safetensors"),
     }
     settings = json.loads((shipped / "pipeline.json").read_text())
-    assert settings["clip"] == {"frames": 3, "fps": 7.0, "width": 64, "height": 64}
+    assert settings["clip"] == {"frames": whole_bundle.FRAMES, "fps": 7.0, "width": 64, "height": 64}
     assert (settings["motion_bucket"], settings["augmentation_sigma"], settings["sigma_max"]) == (127, 0.02, 700.0)
     assert check(yaml.safe_load((shipped / "recipe.yaml").read_text())) == plain
     assert Base(shipped).encoder_digest  # every part is where a base has it
