@@ -16,13 +16,14 @@ from mobilevd.device.targets import Limits, Target
 from mobilevd.errors import EffectError
 
 MB = 1e6
+WHOLE = "the whole graph"
 BITS = {"FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT64": 64, "INT32": 32, "UINT32": 32, "INT16": 16}
 BITS |= {"UINT16": 16, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT4": 4, "UINT4": 4}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a target does not take; ``share`` of the graph's FLOPs then runs elsewhere, 0 for a size."""
+    """One thing that a target does not take; ``share`` of the graph's FLOPs then runs elsewhere."""
 
     layer: str
     what: str
@@ -34,18 +35,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Preflight:
-    """All findings for one graph on one target, and the graph's size."""
+    """All findings for one graph on one target, the graph's size, and the share of its FLOPs off the NPU.
+
+    A node that several findings are about is counted once in ``fallback_share``.
+    """
 
     target: str
     graph_mb: float
     flops: int
     largest_tensor: str
     findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def fallback_share(self) -> float:
-        """Share of the FLOPs in nodes that would not run on the NPU."""
-        return sum((finding.share for finding in self.findings), 0.0)
+    fallback_share: float = 0.0
 
     def require(self) -> "Preflight":
         """Errors: EffectError that lists the findings."""
@@ -63,18 +63,44 @@ class Preflight:
 def check(path: Path, target: Target) -> Preflight:
     """Hold the graph at ``path`` against the limits of ``target``."""
     graph, shapes, types = graph_cost.load(path)
-    counted = [(node, graph_cost.flops(node, shapes)) for node in graph.node]
-    whole = sum(count for _, count in counted)
+    cost = _Cost(graph, shapes)
     weights = sum(_bytes(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer)
-    findings = [
-        Finding(node.name or node.output[0], what, count / whole if whole else 0.0)
-        for node, count in counted
-        if (what := _refused(node, shapes, types, target.limits))
-    ]
+    refused = {k: _refused(node, shapes, types, target.limits) for k, node in enumerate(graph.node)}
+    off = {k for k, what in refused.items() if what}
+    findings = [Finding(cost.layer(k), refused[k], cost.share({k})) for k in sorted(off)]
     sizes = {name: _bytes(shapes[name], types[name]) for name in shapes if name in types}
-    findings += _too_large(graph, sizes, weights, target.limits)
+    for name, what in _too_large(sizes, weights, target.limits).items():
+        around = cost.around(name)
+        findings.append(Finding(cost.maker(name), what, cost.share(around)))
+        off |= around
     largest = max(sizes, key=sizes.__getitem__)
-    return Preflight(target.name, weights / MB, whole, f"{largest} {sizes[largest] / MB:.1f} MB", findings)
+    shown = f"{largest} {sizes[largest] / MB:.1f} MB"
+    return Preflight(target.name, weights / MB, cost.whole, shown, findings, cost.share(off))
+
+
+class _Cost:
+    """What nodes, by their number, are of the graph's FLOPs."""
+
+    def __init__(self, graph: onnx.GraphProto, shapes: graph_cost.Shapes):
+        self._nodes = list(graph.node)
+        self._flops = [graph_cost.flops(node, shapes) for node in self._nodes]
+        self.whole = sum(self._flops)
+
+    def share(self, numbers: set[int]) -> float:
+        """Of the whole graph's; 0 where it has none."""
+        return sum(self._flops[k] for k in numbers) / self.whole if self.whole else 0.0
+
+    def layer(self, k: int) -> str:
+        """The node's name."""
+        return self._nodes[k].name or self._nodes[k].output[0]
+
+    def around(self, tensor: str) -> set[int]:
+        """The nodes that make or read a tensor, and leave the NPU with it; all of them for the whole graph."""
+        return {k for k, n in enumerate(self._nodes) if tensor == WHOLE or tensor in (*n.input, *n.output)}
+
+    def maker(self, tensor: str) -> str:
+        """The layer that makes a tensor, or its own name."""
+        return next((node.name for node in self._nodes if tensor in node.output), tensor)
 
 
 def _refused(node: onnx.NodeProto, shapes: graph_cost.Shapes, types: dict[str, int], limits: Limits) -> str:
@@ -90,16 +116,14 @@ def _refused(node: onnx.NodeProto, shapes: graph_cost.Shapes, types: dict[str, i
     return ""
 
 
-def _too_large(graph: onnx.GraphProto, sizes: dict[str, int], weights: int, limits: Limits) -> list[Finding]:
-    made = {output: node.name for node in graph.node for output in node.output}
-    found = []
+def _too_large(sizes: dict[str, int], weights: int, limits: Limits) -> dict[str, str]:
+    """Tensor, or the whole graph → what is too large about it."""
+    text, found = "{:.0f} MB, at most {:.0f} MB there", {}
     if limits.tensor_bytes is not None:
         large = [name for name in sizes if sizes[name] > limits.tensor_bytes]
-        text = "{:.0f} MB, at most {:.0f} MB there"
-        found += [Finding(made.get(n, n), text.format(sizes[n] / MB, limits.tensor_bytes / MB)) for n in large]
+        found |= {name: text.format(sizes[name] / MB, limits.tensor_bytes / MB) for name in large}
     if limits.graph_bytes is not None and weights > limits.graph_bytes:
-        what = f"{weights / MB:.0f} MB of weights, at most {limits.graph_bytes / MB:.0f} MB there"
-        found.append(Finding("the whole graph", what))
+        found[WHOLE] = f"{weights / MB:.0f} MB of weights, at most {limits.graph_bytes / MB:.0f} MB there"
     return found
 
 

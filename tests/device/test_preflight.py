@@ -59,3 +59,43 @@ def test_a_tensor_or_graph_that_is_too_large_is_named_in_mb(graphs):
     texts = [str(finding) for finding in preflight.check(graphs.float_path, small).findings]
     assert any(text.startswith("unet.") and "MB, at most 0 MB there" in text for text in texts)
     assert texts[-1].startswith("the whole graph: ")
+
+
+def two_products(folder):
+    """a = x w (2 x 4 x 8 products), y = relu(a) v (2 x 8 x 1)."""
+    value = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [2, 4]), ("y", [2, 1]))}
+    stored = [
+        helper.make_tensor(n, TensorProto.FLOAT, s, [1.0] * (s[0] * s[1])) for n, s in (("w", (4, 8)), ("v", (8, 1)))
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="act"),
+    ]
+    nodes.append(helper.make_node("MatMul", ["b", "v"], ["y"], name="second"))
+    graph = helper.make_graph(nodes, "g", [value["x"]], [value["y"]], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), folder / "g.onnx")
+    return folder / "g.onnx"
+
+
+@pytest.mark.parametrize(
+    ("limits", "shares", "whole"),
+    [
+        (Limits(tensor_bytes=70), {"w": 0.8}, 0.8),  # of 128 bytes: read by the first product alone
+        (Limits(tensor_bytes=60), {"first": 0.8, "act": 0.2, "w": 0.8}, 1.0),
+        (Limits(graph_bytes=100), {"the whole graph": 1.0}, 1.0),
+        (
+            Limits(operators=frozenset({"Relu"}), graph_bytes=100),
+            {"first": 0.8, "second": 0.2, "the whole graph": 1.0},
+            1.0,
+        ),
+    ],
+    ids=["a weight", "several", "the graph", "operators and the graph"],
+)
+def test_what_is_too_large_takes_its_nodes_share_of_the_flops_along_and_none_is_counted_twice(
+    tmp_path, limits, shares, whole
+):
+    found = preflight.check(two_products(tmp_path), replace(SNAPDRAGON, limits=limits))
+    assert {finding.layer: finding.share for finding in found.findings} == pytest.approx(shares)
+    assert found.fallback_share == pytest.approx(whole)
+    with pytest.raises(EffectError, match=f"{whole:.1%} of the FLOPs off the NPU"):
+        found.require()
