@@ -32,12 +32,20 @@ EXTERNAL_TENSOR = 1 << 14  # bytes; smaller tensors (shapes, scales, biases) sta
 CONSTANT = "_constant"  # how the names of stored tensors end
 
 
-def export(network: nn.Module, spec: GraphSpec, path: Path, opset: int, external_above: int = EXTERNAL_ABOVE) -> None:
+def export(
+    network: nn.Module,
+    spec: GraphSpec,
+    path: Path,
+    opset: int,
+    external_above: int = EXTERNAL_ABOVE,
+    rewrite_silu: bool = True,
+) -> None:
     """Write ``network`` to ``path``; beyond ``external_above`` bytes the weights go to ``<name>.onnx.data``.
 
     Args:
         network: takes the inputs of ``spec`` in their order and gives its one output.
         opset: 18, 19 or 20.
+        rewrite_silu: as the NPU needs it; without, as torch has it, to see what the NPU makes of that.
     Errors: MobileVDError for another opset, EffectError for a graph with operators outside of ONNX.
     """
     if opset not in OPSETS:
@@ -50,7 +58,7 @@ def export(network: nn.Module, spec: GraphSpec, path: Path, opset: int, external
         _trace(network, spec, opset).save(str(raw), external_data=external)
         _name_nodes(raw)
         _fold(raw, path, external)
-    _check(path)
+    _check(path, rewrite_silu)
 
 
 def parity_db(
@@ -116,7 +124,7 @@ def _fold(raw: Path, path: Path, external: bool) -> None:
     ort.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, rewrite_silu: bool) -> None:
     """Only ONNX's own operators; the imports that the optimiser left are dropped; the checker passes."""
     model = onnx.load(path, load_external_data=False)
     if strange := sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain}):
@@ -124,7 +132,8 @@ def _check(path: Path) -> None:
     used = [entry for entry in model.opset_import if not entry.domain]
     del model.opset_import[:]
     model.opset_import.extend(used)
-    silu.rewrite(model.graph)
+    if rewrite_silu:
+        silu.rewrite(model.graph)
     _end_in_letters(model.graph)
     onnx.save(model, path)
     onnx.checker.check_model(str(path), full_check=True)

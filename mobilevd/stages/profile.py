@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mobilevd.artifacts import StageRecord, seal, verify
-from mobilevd.device import charts, htp, preflight, targets
+from mobilevd.device import charts, collapse, htp, preflight, targets
 from mobilevd.device.export import export
 from mobilevd.device.inputs import GraphSpec, load
 from mobilevd.device.one_clip import OneClip
@@ -132,7 +132,9 @@ def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
             "latency": "none: an emulator's time is this machine's, not the phone's",
             "largest tensor": found.largest_tensor,
             "tools": ", ".join(f"{name} {version}" for name, version in report.tools.items()),
+            "SiLU": "norm → Sigmoid → Mul comes out as noise at 16 bits: graphs have another form of it",
         },
+        "tables": {"SiLU at 16 bits": collapse.rows(collapse.measure(target))},
     }
 
 

@@ -5,68 +5,57 @@ import one_step
 import onnx
 import pytest
 import torch
-from torch import nn
 
-from mobilevd.device import calibrate, htp, silu
-from mobilevd.device.export import export
+from mobilevd.device import collapse, htp
 from mobilevd.device.fidelity import sqnr_db
-from mobilevd.device.inputs import GraphSpec, InputSpec
-from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import HOST_CPU, SNAPDRAGON
 from mobilevd.errors import EffectError, MobileVDError
 
 pytest.importorskip("onnxruntime_qnn", reason="Qualcomm's compiler is built for Linux x86-64 alone")
-SPEC = GraphSpec(inputs=(InputSpec(name="x", shape=(2, 8, 8, 8)),), outputs=(InputSpec(name="y", shape=(2, 64, 8, 8)),))
 
 
-class NormSiluConv(nn.Module):
-    """What every ResBlock begins with."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = nn.Conv2d(8, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
-        self.norm, self.act = nn.GroupNorm(32, 64), nn.SiLU()
-        nn.init.uniform_(self.norm.weight, 0.5, 1.5)
-        nn.init.normal_(self.norm.bias, 0.0, 0.3)
-
-    def forward(self, x):
-        return self.second(self.act(self.norm(self.first(x))))
+@pytest.fixture(scope="module")
+def forms():
+    """Both forms of SiLU on this compiler."""
+    return collapse.measure(SNAPDRAGON)
 
 
-def quantized(folder, monkeypatch=None):
-    """Float and W8A16 graphs, with the Sigmoid left in when it is ``monkeypatch``ed to be; and a feed."""
-    if monkeypatch is not None:
-        monkeypatch.setattr(silu, "rewrite", lambda graph: 0)
-    export(NormSiluConv(), SPEC, folder / "float.onnx", 18)
-    feeds = [SPEC.random(torch.Generator().manual_seed(seed)) for seed in range(3)]
-    quantize(folder / "float.onnx", folder / "q.onnx", calibrate.ranges(folder / "float.onnx", feeds), "uint16")
-    return folder / "float.onnx", folder / "q.onnx", feeds[:1]
-
-
-def test_norm_sigmoid_mul_collapses_on_the_npu_and_is_caught(tmp_path, monkeypatch):
+def test_norm_sigmoid_mul_collapses_on_the_npu_and_is_caught(forms):
     """When this fails with a newer compiler, silu.py has done its duty and can go."""
-    float_path, path, feeds = quantized(tmp_path, monkeypatch)
-    assert sqnr_db(open_session(float_path).run(None, feeds[0])[0], open_session(path).run(None, feeds[0])[0]) > 35
-    report = htp.check(float_path, path, SNAPDRAGON, tmp_path / "c.onnx", feeds)
+    cpu_db, report = forms[collapse.TORCHS]
+    assert cpu_db > 35
     assert report.sqnr_db < 5
     with pytest.raises(EffectError, match="computes something else than the CPU"):
         htp.require(report, 15.0)
 
 
-def test_the_tanh_form_is_the_same_function_and_does_not_collapse(tmp_path):
-    float_path, path, feeds = quantized(tmp_path)
+def test_the_tanh_form_does_not_collapse(forms):
+    cpu_db, report = forms[collapse.OURS]
+    assert min(cpu_db, report.sqnr_db) > 35
+    assert report.sqnr_to_cpu_db > 50
+    htp.require(report, 15.0)
+
+
+def test_both_forms_and_their_noise_are_shown_side_by_side(forms):
+    torchs, ours = (list(row.values()) for row in collapse.rows(forms))
+    assert torchs == [
+        collapse.TORCHS,
+        round(forms[collapse.TORCHS].cpu_db, 1),
+        round(forms[collapse.TORCHS].npu.sqnr_db, 1),
+    ]
+    assert ours[0] == collapse.OURS
+    assert torchs[2] + 30 < ours[2]
+
+
+def test_the_tanh_form_is_the_same_function(tmp_path):
+    float_path, _, feeds = collapse.graphs(tmp_path, rewritten=True)
     with torch.no_grad():
-        wanted = NormSiluConv()(torch.from_numpy(feeds[0]["x"])).numpy()
+        wanted = collapse.NormSiluConv()(torch.from_numpy(feeds[0]["x"])).numpy()
     assert sqnr_db(wanted, open_session(float_path).run(None, feeds[0])[0]) > 110
     kinds = [node.op_type for node in onnx.load(float_path).graph.node]
     assert "Sigmoid" not in kinds
     assert kinds.count("Mul") == 2  # the norm's own, halved, and the gate's
-    report = htp.check(float_path, path, SNAPDRAGON, tmp_path / "c.onnx", feeds)
-    assert report.sqnr_db > 35
-    assert report.sqnr_to_cpu_db > 50
-    htp.require(report, 15.0)
 
 
 def test_the_whole_network_is_one_partition_on_the_npu(graphs, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import aihub
 import android
@@ -130,13 +131,16 @@ def test_a_phone_that_is_plugged_in_is_measured_in_its_own_name(given, tmp_path,
     assert record.facts["profile.adb"].startswith("not measured")
 
 
-def test_an_emulated_npu_says_what_it_computes_and_never_how_fast(given, tmp_path):
+def test_an_emulated_npu_says_what_it_computes_and_never_how_fast(given, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime_qnn", reason="Qualcomm's compiler is built for Linux x86-64 alone")
+    seen = {"torch's": profile.collapse.Seen(43.8, SimpleNamespace(sqnr_db=0.3))}
+    monkeypatch.setattr(profile.collapse, "measure", lambda target: seen if target.soc_model == 57 else {})
     record = profile.run(one_step.recipe(), given, tmp_path, device="snapdragon-8-gen-3")
     assert record.figures["profile.snapdragon-8-gen-3.partitions"] == 1
     assert record.figures["profile.snapdragon-8-gen-3.sqnr_db"] > 30  # float graphs run in half precision there
     assert not [name for name in record.figures if "_ms" in name]
     assert "not the phone's" in record.facts["latency"]
+    assert [list(row.values()) for row in record.tables["SiLU at 16 bits"]] == [["torch's", 43.8, 0.3]]
     verdict = judge((Gate(metric="profile.snapdragon-8-gen-3.p50_ms", max=1e9),), record.figures)
     assert not verdict.passed
 
