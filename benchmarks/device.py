@@ -56,7 +56,8 @@ def student(unet: VideoUNet, recipe: params.Recipe) -> VideoUNet:
     temporal_multiscale.apply(unet)
     names = list(temporal_blocks(unet))
     temporal_pruning.remove(unet, [names[i * len(names) // recipe.prune.keep] for i in range(recipe.prune.keep)])
-    channel_funnel.narrow(unet, recipe.funnel.fun_factor, recipe.funnel.where)
+    channel_funnel.attach(unet, recipe.funnel.fun_factor, recipe.funnel.where, "csi")
+    channel_funnel.merge(unet)
     return unet
 
 

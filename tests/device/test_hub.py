@@ -19,8 +19,10 @@ def service(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def model(tmp_path, graphs):
-    return graphs.quantized_path
+def model(tmp_path):
+    """As many bytes as are sent in two parts."""
+    (tmp_path / "model.onnx").write_bytes(bytes(range(256)) * (3 * aihub.PART // 512))
+    return tmp_path / "model.onnx"
 
 
 def session(tmp_path, timeout_s=20.0, of=None):

@@ -1,10 +1,17 @@
+from pathlib import Path
+from typing import NamedTuple
+
 import aihub
 import numpy as np
-import one_step
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
-from mobilevd.device import phone
+from mobilevd.device import calibrate, phone
 from mobilevd.device.hub import Hub
+from mobilevd.device.inputs import GraphSpec, InputSpec
+from mobilevd.device.quantize import quantize
 from mobilevd.device.targets import find
 from mobilevd.errors import EffectError
 
@@ -20,9 +27,35 @@ def service(tmp_path_factory):
     made.close()
 
 
+SPEC = GraphSpec(inputs=(InputSpec(name="x", shape=(1, 4, 8, 8)),), outputs=(InputSpec(name="y", shape=(1, 4, 8, 8)),))
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """Two convolutions, in float and quantized."""
+    folder, g = tmp_path_factory.mktemp("graphs"), np.random.default_rng(0)
+    stored = [numpy_helper.from_array(g.normal(size=(4, 4, 3, 3)).astype(np.float32) / 6, n) for n in ("v", "w")]
+    nodes = [helper.make_node("Conv", ["x", "v"], ["h"], "first", pads=[1, 1, 1, 1])]
+    nodes.append(helper.make_node("Conv", ["h", "w"], ["y"], "second", pads=[1, 1, 1, 1]))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, SPEC.inputs[0].shape) for name in "xy"]
+    made = helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)
+    both = Both(folder / "float.onnx", folder / "quantized.onnx")
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), both.float_path)
+    quantize(both.float_path, both.quantized_path, calibrate.ranges(both.float_path, feeds(2)), "uint16")
+    return both
+
+
+class Both(NamedTuple):
+    float_path: Path
+    quantized_path: Path
+
+
+def feeds(count, first_seed=0):
+    return [SPEC.random(torch.Generator().manual_seed(first_seed + k)) for k in range(count)]
+
+
 def task(graphs, **changes):
-    feeds = one_step.feeds(2)
-    return phone.Task(graphs.float_path, graphs.quantized_path, feeds, "qnn_context_binary", 100)._replace(**changes)
+    return phone.Task(*graphs, feeds(2), "qnn_context_binary", 100)._replace(**changes)
 
 
 def measured(folder, wanted):
@@ -71,7 +104,7 @@ def test_the_binary_comes_home(service, graphs, tmp_path):
 
 
 def test_the_service_may_quantize_the_float_graph(service, graphs, tmp_path):
-    made = measured(tmp_path, task(graphs, calibration=one_step.feeds(2, first_seed=9), activations="uint8"))
+    made = measured(tmp_path, task(graphs, calibration=feeds(2, first_seed=9), activations="uint8"))
     job = service.jobs[service.submitted("quantize")[0]].quantize_job
     assert (job.weights_dtype, job.activations_dtype) == (1, 1)
     assert service.bytes_of(job.model.model_id) == graphs.float_path.read_bytes()

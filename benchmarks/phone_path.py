@@ -1,0 +1,184 @@
+"""What it takes to leave for a phone: export, parity with torch, quantization, mixed precision, offline compilation.
+
+Usage: python benchmarks/phone_path.py FOLDER [--size pocket|full] [--steps …] [--limit-s S]. Each step is a process of
+its own, for its seconds and peak memory; FOLDER keeps the graphs and report.json, and what is in it is not done again.
+
+pocket: the embedded base after every edit of params.yaml, on clips of two photographs. full: MobileVD at SVD's own size
+(980 M parameters, 14 x 512x256) with random weights and inputs.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+SIZES = ("pocket", "full")
+CALIBRATION, BUDGET_DB = {"pocket": 4, "full": 1}, 35.0
+ROOT = Path(__file__).resolve().parents[1]
+PHOTOS = ("coffee.png", "brick.png", "chelsea.png", "astronaut.png", "rocket.jpg")
+
+
+def main() -> None:
+    """Do what is missing, one process per step; print the report."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--size", choices=SIZES, default="pocket")
+    options.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
+    options.add_argument("--limit-s", type=float, default=3600.0, help="when a step is given up (default: an hour)")
+    options.add_argument("--inside", choices=list(STEPS), help=argparse.SUPPRESS)
+    given = options.parse_args()
+    folder = given.folder.resolve() / given.size
+    if given.inside:
+        print(json.dumps(STEPS[given.inside](folder, given.size)))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    report = folder / "report.json"
+    known = json.loads(report.read_text()) if report.is_file() else {}
+    for step in (name for name in given.steps if "error" in known.get(name, {"error": ""})):
+        known[step] = apart(step, given)
+        report.write_text(json.dumps(known, indent=2) + "\n")
+    print(json.dumps(known, indent=2))
+
+
+def apart(step: str, given: argparse.Namespace) -> dict:
+    """What a step said, its seconds by the clock and of the processor, and its largest process."""
+    words = [sys.executable, __file__, str(given.folder), "--size", given.size, "--inside", step]
+    began = time.perf_counter()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGKILL))
+        signal.alarm(max(1, round(given.limit_s)))
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        signal.alarm(0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    spent = {"wall_s": time.perf_counter() - began, "cpu_s": used.ru_utime + used.ru_stime}
+    spent = {name: round(value, 1) for name, value in spent.items()} | {"peak_gib": round(used.ru_maxrss / 2**20, 2)}
+    failed = {"error": f"exit {process.returncode}, given up after {given.limit_s:g} s at most"}
+    return (failed if process.returncode else json.loads(said.splitlines()[-1])) | spent
+
+
+def export(folder: Path, size: str, name: str = "float", **how) -> dict:
+    """The float graph, checked by ONNX's checker."""
+    from mobilevd.device.export import export, file_bytes
+    from mobilevd.device.one_clip import OneClip
+
+    network, spec = network_of(size)
+    export(OneClip(network), spec, folder / f"{name}.onnx", 20, **how)
+    spec.save(folder)
+    return {"mb": round(file_bytes(folder / f"{name}.onnx") / 1e6, 1), "parameters_m": millions(network)}
+
+
+def parity(folder: Path, size: str) -> dict:
+    """dB of the graph against torch on one clip."""
+    from mobilevd.device.export import parity_db
+    from mobilevd.device.one_clip import unbatched
+    from mobilevd.svd.sampler import OneStep
+
+    network, spec = network_of(size)
+    step = OneStep(network.requires_grad_(False)).eval()
+    return {"parity_db": round(parity_db(unbatched(step), folder / "float.onnx", spec, feeds(size, spec, 1)), 1)}
+
+
+def quantize(folder: Path, size: str, quantizer: str, name: str = "float", **how) -> dict:
+    """Calibrate, quantize, and hold against float on a clip that calibration did not see."""
+    from mobilevd.device import inputs
+    from mobilevd.device.export import file_bytes
+    from mobilevd.settings import Quantize
+    from mobilevd.stages import quantize as stage
+
+    spec, source, target = inputs.load(folder), folder / f"{name}.onnx", folder / f"{name}-{quantizer}.onnx"
+    settings = Quantize(quantizer=quantizer.partition("-")[0], **how)
+    *calibration, checked = feeds(size, spec, CALIBRATION[size] + 1)
+    made = stage.quantized(settings, source, target, calibration, [checked])
+    told = {"sqnr_db": round(made.sqnr_db, 1), "mb": round(file_bytes(target) / 1e6, 1)}
+    return told | ({"wide": list(made.chosen.wide), "alone": made.chosen.alone} if made.chosen.alone else {})
+
+
+def compile_(folder: Path, size: str, name: str = "float") -> dict:
+    """The W8A16 graph for the Snapdragon 8 Gen 3's NPU, run once on Qualcomm's emulator."""
+    from mobilevd.device import htp, inputs, preflight
+    from mobilevd.device.targets import SNAPDRAGON
+
+    graph = folder / f"{name}-onnxruntime.onnx"
+    preflight.check(graph, SNAPDRAGON).require()
+    [feed] = feeds(size, inputs.load(folder), CALIBRATION[size] + 1)[-1:]
+    report = htp.check(folder / f"{name}.onnx", graph, SNAPDRAGON, folder / f"npu-{name}" / "context.onnx", [feed])
+    return report.model_dump(mode="json", exclude={"on_cpu"}) | {"fallbacks": report.fallbacks}
+
+
+STEPS = {
+    "export": export,
+    "parity": parity,
+    "quantize": lambda *to: quantize(*to, "onnxruntime"),
+    "quantize by aimet": lambda *to: quantize(*to, "aimet"),
+    "mixed": lambda *to: quantize(*to, "onnxruntime-mixed", activations="mixed", budget_db=BUDGET_DB),
+    "compile": compile_,
+    "export with Sigmoid": lambda *to: export(*to, "sigmoid", rewrite_silu=False),
+    "quantize with Sigmoid": lambda *to: quantize(*to, "onnxruntime", "sigmoid"),
+    "compile with Sigmoid": lambda *to: compile_(*to, "sigmoid"),
+}
+
+
+def network_of(size: str):
+    """The network and its border."""
+    if size == "full":
+        from ladder import built
+
+        from mobilevd.device.inputs import one_step
+        from mobilevd.evaluation.cost import LADDER
+
+        return built(LADDER[-1]), one_step(14, 4, 32, 64, 1024)
+    from device import border, student
+
+    from mobilevd import params
+    from mobilevd.svd import base as bases
+
+    recipe = params.load(ROOT / "params.yaml")
+    base = bases.load(recipe.base)
+    return student(base.unet(), recipe), border(base, recipe.clip)
+
+
+def millions(network) -> float:
+    """Parameters."""
+    return round(sum(p.numel() for p in network.parameters()) / 1e6, 1)
+
+
+def feeds(size: str, spec, count: int) -> list[dict[str, np.ndarray]]:
+    """What the network sees: seeded noise, a clip's first frame, the ids of 7 frames per second."""
+    import torch
+
+    made = [spec.random(torch.Generator().manual_seed(k)) for k in range(count)]
+    for feed, seen in zip(made, photographs(count) if size == "pocket" else [{}] * count, strict=True):
+        feed.update(seen)
+        feed["ids"][:] = [6.0, 127.0, 0.02]
+    return made
+
+
+def photographs(count: int) -> list[dict[str, np.ndarray]]:
+    """Latents and token of photographs of the sample data, each at the clip's size."""
+    from mobilevd import params
+    from mobilevd.svd import base as bases
+    from mobilevd.video import clips
+
+    recipe = params.load(ROOT / "params.yaml")
+    base, found = bases.load(recipe.base), []
+    for name in PHOTOS[:count]:
+        video, _ = clips.rendered(clips.photograph(ROOT / "data" / "photos" / name), name, 0, recipe.clip)
+        seen = base.encode(video[:1])
+        found.append(
+            {
+                "image_latents": seen["image_latents"][None].float().numpy(),
+                "token": seen["tokens"][None].float().numpy(),
+            }
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()
