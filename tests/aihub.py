@@ -25,7 +25,7 @@ TOKEN = "planted-token-of-the-phone-service"
 DEVICES = {"Samsung Galaxy S24": "14", "Samsung Galaxy S23": "13", "Google Pixel 8": "14"}
 CHIP = "chipset:qualcomm-snapdragon-8gen3"
 TIMES_US = [2000, 1000, 4000, 3000]
-LAYERS = [("conv", "Conv2d", "NPU", 700), ("norm", "LayerNorm", "NPU", 200), ("gelu", "Gelu", "CPU", 100)]
+LAYERS = [("conv", "Conv2d", "NPU", 700), ("norm", "LayerNorm", "NPU", 200), ("gelu", "Gelu", "CPU", 300)]
 DONE, FAILED, RUNNING = 10, 30, 50
 PART = 1 << 16
 
@@ -110,7 +110,7 @@ class AiHub:
             session = open_session(Path(graph.name))
         rows = zip(*columns.values(), strict=True)
         outputs = [session.run(None, dict(zip(columns, row, strict=True)))[0] for row in rows]
-        outputs = [y + np.float32(self.noise) * np.ones_like(y) for y in outputs]
+        outputs = [y + np.float32(k * self.noise) for k, y in enumerate(outputs)]  # the first input's is right
         stored = io.BytesIO()
         with h5py.File(stored, "w") as file:
             dataset_entries_to_h5({session.get_outputs()[0].name: outputs}, file)

@@ -34,8 +34,8 @@ def compiled(hub, model):
     return hub.finished("compile", lambda: hub.client.submit_compile_job(hub.upload(model), device, name="n"))
 
 
-def noted(tmp_path):
-    return json.loads((tmp_path / "checkpoints" / "step-01" / "jobs.json").read_text())["ids"]
+def noted(tmp_path, step=1):
+    return json.loads((tmp_path / "checkpoints" / f"step-{step:02d}" / "jobs.json").read_text())["ids"]
 
 
 def test_without_the_clients_file_nothing_is_configured(tmp_path, monkeypatch):
@@ -79,6 +79,24 @@ def test_a_failed_job_says_why_and_the_next_run_submits_another(service, model, 
     service.fail = set()
     again = compiled(session(tmp_path), model).job_id
     assert service.submitted("compile").index(again) == 1
+
+
+def test_jobs_that_hung_on_one_that_is_submitted_anew_are_forgotten(service, model, tmp_path):
+    first = compiled(session(tmp_path), model)
+    hub = session(tmp_path)
+    compiled(hub, model)
+    later = hub.finished("profile", lambda: first)
+    assert noted(tmp_path, 2) == [["compile", first.job_id], ["profile", later.job_id]]
+    service.jobs[first.job_id].compile_job.job_state = aihub.FAILED
+    again = compiled(session(tmp_path), model)
+    assert noted(tmp_path) == [["compile", again.job_id]]
+    assert not (tmp_path / "checkpoints" / "step-02").exists()
+    assert compiled(session(tmp_path), model).job_id == again.job_id
+
+
+def test_the_client_prints_nothing_of_its_own(service, model, tmp_path, capfd):
+    compiled(session(tmp_path), model)
+    assert capfd.readouterr().out == ""
 
 
 def test_a_bad_token_is_refused_with_the_way_to_mend_it_and_never_shown(service, tmp_path, monkeypatch, capfd):
