@@ -23,7 +23,7 @@ def handset(tmp_path, monkeypatch):
 
 @pytest.fixture
 def graph(tmp_path):
-    """Two layers with the names that the exporter gives."""
+    """Two layers with the names that the exporter gives, and their weights in a file beside the graph."""
     weight = numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "w")
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["h"], name="unet.conv_in/Conv", pads=[1, 1, 1, 1]),
@@ -31,7 +31,8 @@ def graph(tmp_path):
     ]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4, 8, 8]) for name in "xy")
     made, opset = helper.make_graph(nodes, "g", [x], [y], [weight]), [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(made, opset_imports=opset, ir_version=9), tmp_path / "g.onnx")
+    aside = {"save_as_external_data": True, "location": "g.onnx.data", "size_threshold": 0}
+    onnx.save(helper.make_model(made, opset_imports=opset, ir_version=9), tmp_path / "g.onnx", **aside)
     return tmp_path / "g.onnx"
 
 
@@ -41,19 +42,25 @@ def measured(handset, graph):
     return plugged.measure(Phone(), find("adb"), task, handset.runner)
 
 
-def test_a_phone_is_timed_in_the_schema_of_every_other_and_nothing_stays_there(handset, graph):
+def test_a_phone_is_timed_in_the_schema_of_every_other_and_nothing_stays_there(handset, graph, monkeypatch):
+    counted, operators_of = [], plugged.profile.operators_of
+    monkeypatch.setattr(plugged.profile, "operators_of", lambda e, runs: counted.append(runs) or operators_of(e, runs))
     report = measured(handset, graph)
     values = {name: figure.value for name, figure in report.figures.items()}
-    assert 0 < values["min_ms"] <= values["p50_ms"] <= values["p90_ms"] <= values["p99_ms"] < 5000
+    assert (values["min_ms"], values["p50_ms"]) == pytest.approx((2.0, 6.0))
+    assert values["p90_ms"] == pytest.approx(np.percentile([2, 4, 6, 8, 10], 90))
+    assert counted == [plugged.TRACED_RUNS + 1]
     assert values["cold_start_ms"] > 0 < values["warm_start_ms"]
     assert values["peak_memory_mb"] == 50.0
-    assert values["sustained_ratio"] > 0
+    assert values["sustained_ratio"] > 1
     assert (report.target, report.kind) == ("adb", "phone")
     assert report.device == {"processor": "SM8650", "system": "23116PN5BC, Android 14"}
     assert "5 timed" in report.protocol["runs"]
     assert report.blocks.keys() >= {"conv_in", "mid_block"}
     assert "CPUExecutionProvider: unet.mid_block.attentions.0/Softmax (Softmax)" in report.off_npu
     asked = [line for line in handset.asked if plugged.TOOL in line and line.startswith("shell env")]
+    assert all("-e qnn -i 'backend_path|libQnnHtp.so" in line for line in asked)
+    assert "-r 5" in asked[0]
     assert [word for line in asked for word in line.split() if word in ("times", "duration")] == ["times"] * 2 + [
         "duration"
     ]
