@@ -65,6 +65,7 @@ def measured(rung: Rung) -> dict:
     }
 
 
+@torch.no_grad()
 def built(rung: Rung, seed: int = 0) -> VideoUNet:
     """SVD's network edited without weights, then filled with torch's own random start."""
     torch.manual_seed(seed)

@@ -133,7 +133,7 @@ def network_of(size: str):
         from mobilevd.device.inputs import one_step
         from mobilevd.evaluation.cost import LADDER
 
-        return built(LADDER[-1]), one_step(14, 4, 32, 64, 1024)
+        return built(LADDER[-1]).requires_grad_(False), one_step(14, 4, 32, 64, 1024)
     from device import border, student
 
     from mobilevd import params

@@ -14,9 +14,9 @@ def show(rows: list[dict], as_json: bool) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*rows[0])
+    table = Table(*(Column(name, overflow="fold") for name in rows[0]))
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table)
