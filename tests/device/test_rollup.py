@@ -17,14 +17,19 @@ def event(name, kind, ms):
 
 @pytest.fixture
 def graph():
-    """A spatial convolution between quantizers, then a temporal one, then an addition of the graph's own."""
+    """A spatial convolution between quantizers, a temporal one, an addition of the graph's own and one of the network's
+    own, and a last layer. What is dequantized for the spatial one is read by the temporal one, too."""
     q = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["x_q"], name="x_Q")]
     q += [helper.make_node("DequantizeLinear", ["x_q", "s", "z"], ["x_d"], name="x_DQ")]
     conv = "unet.down_blocks.0.resnets.0.{}_res_block.conv1/Conv"
     nodes = [*q, helper.make_node("Conv", ["x_d", "w"], ["y"], name=conv.format("spatial"))]
     nodes += [helper.make_node("QuantizeLinear", ["y", "s", "z"], ["y_q"], name="y_Q")]
-    nodes += [helper.make_node("Conv", ["y", "w"], ["t"], name=conv.format("temporal"))]
-    nodes += [helper.make_node("Add", ["t", "x"], ["out"], name="/Add")]
+    nodes += [helper.make_node("Conv", ["y", "x_d"], ["t"], name=conv.format("temporal"))]
+    nodes += [
+        helper.make_node("Add", ["t", "x"], ["a"], name="/Add"),
+        helper.make_node("Add", ["a", "x"], ["b"], "unet/Add"),
+    ]
+    nodes += [helper.make_node("Conv", ["b", "w"], ["out"], name="unet.conv_out/Conv")]
     value = helper.make_tensor_value_info
     return helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, [1])], [value("out", TensorProto.FLOAT, [1])])
 
@@ -33,12 +38,22 @@ def test_a_quantizers_time_is_its_layers_and_a_conversions_nobodys(graph):
     spatial, temporal = (
         f"unet.down_blocks.0.resnets.0.{half}_res_block.conv1/Conv" for half in ("spatial", "temporal")
     )
-    events = [event("x_DQ/duplicated_token_3", "DequantizeLinear", 1), event(spatial, "Conv", 2)]
+    events = [event("unet.conv_out/Conv", "Conv", 256), {"cat": "Session", "name": "model_run", "dur": 10**6}]
+    events += [event(spatial, "Conv", 1) | {"name": f"{spatial}_fence_before"}]
+    events += [event("x_DQ/duplicated_token_3", "DequantizeLinear", 1), event(spatial, "Conv", 2)]
     events += [event("y_Q", "QuantizeLinear", 4), event("t_nchwc", "Conv", 8), event(f"{temporal}/Fusion/", "Conv", 16)]
-    events += [event("ReorderInput_token_9", "ReorderInput", 32), event("/Add", "Add", 64)]
-    kinds = rollup.by_kind(events, graph, runs=2)
-    assert kinds == {"outside of layers": 48.0, "temporal ResBlocks": 12.0, "spatial convolution": 3.5}
-    assert rollup.by_block(events, graph, runs=2) == {"down_blocks.0": 15.5, "outside of layers": 48.0}
+    events += [
+        event("ReorderInput_token_9", "ReorderInput", 32),
+        event("/Add", "Add", 64),
+        event("unet/Add", "Add", 128),
+    ]
+    kinds, blocks = rollup.by_kind(events, graph, runs=2), rollup.by_block(events, graph, runs=2)
+    assert list(kinds.items()) == [
+        ("spatial convolution", 131.5),
+        ("outside of layers", 112.0),
+        ("temporal ResBlocks", 12.0),
+    ]
+    assert list(blocks.items()) == [("down_blocks.0", 15.5), ("conv_out", 128.0), ("outside of layers", 112.0)]
 
 
 @pytest.mark.parametrize("which", ["float_path", "quantized_path"])
