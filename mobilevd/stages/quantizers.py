@@ -100,9 +100,7 @@ def shown(rows: list[dict]) -> list[dict]:
     """The rows without what does not fit into a terminal."""
     keys = ("way", "sqnr_db", "mb", "fvd", "fvd_to_float")
     return [
-        {key: row[key] for key in keys}
-        | {"fvd less float's": _interval(row), "noisiest layers": "\n".join(list(row.get("noisiest_layers", ()))[:2])}
-        for row in rows
+        {k: row[k] for k in keys} | {"fvd less float's": _interval(row), "noisiest": _noisiest(row)} for row in rows
     ]
 
 
@@ -132,7 +130,7 @@ def _quantized(run: Run, folder: Path, changes: dict) -> tuple[dict, Path]:
         "mb": file_bytes(target) / MB,
         "quantize_s": time.perf_counter() - began,
         "calibration_clips": made.seen.clips,
-        "noisiest_layers": dict(quantize.worst(made)),
+        "noisiest_layers": [{"layer": name, "sqnr_db": value} for name, value in quantize.worst(made)],
         "blocks": made.blocks,
         "wide_blocks": list(made.chosen.wide),
         "settings": changes,
@@ -161,6 +159,10 @@ def _clips(run: Run, what: str):
 def _interval(row: dict) -> str:
     value, low, high = (row[f"fvd_minus_float{end}"] for end in ("", "_low", "_high"))
     return f"{value:+.1f} ({low:.1f} to {high:.1f})"
+
+
+def _noisiest(row: dict) -> str:
+    return "\n".join(f"{one['layer']} {one['sqnr_db']:.1f} dB" for one in row.get("noisiest_layers", [])[:2])
 
 
 def _slug(name: str) -> str:
