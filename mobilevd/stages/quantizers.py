@@ -5,6 +5,7 @@ the quantizer alone (``tests/stages/test_quantizers.py``). **Axes** latents 1 F 
 """
 
 import re
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def ways(rounding: str | None = None, iterations: int = 10_000, budget_db: float
 
 
 def compare(model: str, out: Path, how: dict[str, dict], features: Features | None = None) -> list[dict]:
-    """Write one graph per way and ``report.json`` into the new folder ``out``; a row for float and for each way.
+    """Write one graph per way and ``report.json`` to the new folder ``out``, whole or not at all; a row for each.
 
     Args:
         model: a bundle's folder, ``s3://…`` or ``models:/…``; its recipe's data must be on this machine.
@@ -84,15 +85,19 @@ def compare(model: str, out: Path, how: dict[str, dict], features: Features | No
     bundle, out = models.folder(model), Path(out).resolve()
     if out.exists():
         raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
-    run = _run(bundle, out / "prepare", features or extractor.of_i3d().features)
+    aside = out.with_name(out.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    run = _run(bundle, aside / "prepare", features or extractor.of_i3d().features)
     real = torch.cat([run.features(run.held.video[k : k + 1]) for k in _clips(run, "real clips")])
     plain = _sampled(run, run.source, FLOAT)
     rows = [{"way": FLOAT, "sqnr_db": None, "mb": file_bytes(run.source) / MB} | _distances(real, plain, plain)]
     for name, changes in how.items():
-        made, target = _quantized(run, out / _slug(name), changes)
+        made, target = _quantized(run, aside / _slug(name), changes)
         rows.append({"way": name} | made | _distances(real, _sampled(run, target, name), plain))
     told = {"held_out_clips": len(run.held), "recipe": run.recipe.digest, "data_md5": run.prepared.data_md5}
-    write_json(out / REPORT, {"model": model, **told, "rows": rows})
+    write_json(aside / REPORT, {"model": model, **told, "rows": rows})
+    shutil.rmtree(aside / "prepare", ignore_errors=True)
+    aside.rename(out)
     return rows
 
 
