@@ -10,7 +10,11 @@ import signal
 import sys
 from multiprocessing import get_context
 
-import mlflow  # noqa: F401  (imported once, here; every process below is a fork that opens its own connection)
+import boto3  # noqa: F401  (with what follows: imported once, here; every process below is a fork with its own connection)
+import mlflow.artifacts
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+from sqlalchemy.orm import configure_mappers
 
 from mobilevd import objects
 from mobilevd.errors import MobileVDError
@@ -38,6 +42,7 @@ POINTS = {
     "told": (promote, "announce", "after"),
 }
 CONTEXT = get_context("fork")
+configure_mappers()
 
 
 def promote_one(version: str) -> str:
