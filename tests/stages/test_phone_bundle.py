@@ -100,7 +100,7 @@ def test_the_npus_binary_comes_with_inputs_and_a_script_for_a_phone(bundle, tmp_
     verify(tmp_path / "bundle")
     inputs = dict(word.split(":=") for word in (npu / "input_list.txt").read_text().split())
     assert set(inputs.values()) == {f"sample/{name}.raw" for name in ("noise", "image_latents", "token", "ids")}
-    assert np.fromfile(npu / "sample" / "noise.raw", "<f4").size == 3 * 4 * 8 * 8
+    assert np.fromfile(npu / "sample" / "noise.raw", "<f4").size == whole_bundle.FRAMES * 4 * 8 * 8
     [binary] = npu.glob("*.bin")
     assert f"--retrieve_context {binary.name}" in (npu / "run_adb.sh").read_text()
     checker = Path(sys.executable).with_name("shellcheck")

@@ -1,6 +1,3 @@
-import copy
-import shutil
-
 import numpy as np
 import one_step
 import pytest
@@ -84,29 +81,31 @@ def test_more_clips_than_there_are_is_all_of_them(given, tmp_path):
     assert len(quantize.feeds(job, one_step.SPEC, job.clips()[1], 100)) == 3
 
 
-def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(record, given, work):
-    recipe = one_step.recipe(min_sqnr_db=150.0)
-    folder = copy.copy(record.artifacts["onnx"].path)
-    job = Job("quantize", recipe, given, work)
+def again(record, given, target, **changes) -> quantize.Result:
+    """The record's float graph quantized once more, as the changed recipe says."""
+    recipe = one_step.recipe(**changes)
+    job = Job("quantize", recipe, given, target.parent)
     checked = quantize.feeds(job, one_step.SPEC, job.clips()[1], 1)
+    source = record.artifacts["onnx"].path / quantize.FLOAT
+    return quantize.quantized(recipe.quantize, source, target, checked, checked)
+
+
+def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(record, given, tmp_path):
+    result = again(record, given, tmp_path / "quantized.onnx")
+    assert quantize._require(result, result.sqnr_db) is result
     with pytest.raises(EffectError, match="too far from the float one") as error:
-        quantize._quantized(recipe, folder, checked, checked)
-    assert "noisiest blocks" in str(error.value)
+        quantize._require(result, 150.0)
+    assert f"noisiest blocks: {next(iter(result.blocks))}" in str(error.value)
     assert "150 dB or more" in str(error.value)
 
 
 def test_qualcomms_quantizer_is_a_choice_of_the_recipe(record, given, tmp_path):
     pytest.importorskip("aimet_onnx", reason="Qualcomm's quantizer is built for Linux x86-64 alone")
-    recipe, folder = (
-        one_step.recipe(quantizer="aimet"),
-        shutil.copytree(record.artifacts["onnx"].path, tmp_path / "onnx"),
-    )
-    job = Job("quantize", recipe, given, tmp_path)
-    checked = quantize.feeds(job, one_step.SPEC, job.clips()[1], 1)
-    result = quantize._quantized(recipe, folder, checked, checked)
+    result = again(record, given, tmp_path / "quantized.onnx", quantizer="aimet")
     assert 20 < result.sqnr_db < 80
     assert result.blocks.keys() >= {"conv_in", "mid_block"}
-    assert quantize._facts(recipe, result, 1)["quantizer"] == "aimet, weights rounded by nearest"
+    facts = quantize._facts(one_step.recipe(quantizer="aimet"), result, 1)
+    assert facts["quantizer"] == "aimet, weights rounded by nearest"
 
 
 def test_latents_that_changed_since_they_were_sealed_are_refused(given, tmp_path):
