@@ -116,32 +116,21 @@ def kinds(graph: onnx.GraphProto) -> list[Kind]:
 
 
 class _Indexed(ONNXModel):
-    """The runtime's own, which looks at every node for each tensor that it renames: here at those that read it."""
+    """The runtime's own, which looks at every node for each tensor that it renames: here at those that read it.
+
+    What is renamed are the float graph's own tensors, each before anything that the quantizer adds reads it.
+    """
 
     def __init__(self, model: onnx.ModelProto):
         super().__init__(model)
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
-            self._note(node)
-
-    def add_node(self, node: onnx.NodeProto) -> None:
-        super().add_node(node)
-        self._note(self.model.graph.node[-1])
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
 
     def replace_input_of_all_nodes(self, old_input_name: str, new_input_name: str) -> None:
-        for node in self._readers.pop(old_input_name, ()):
+        for node in self._readers.get(old_input_name, ()):
             self.replace_node_input(node, old_input_name, new_input_name)
-            self._readers.setdefault(new_input_name, []).append(node)
-
-    def replace_input_of_nodes(self, old_input_name: str, new_input_name: str, node_names_set: Collection[str]) -> None:
-        for node in self._readers.get(old_input_name, []):
-            if node.name in node_names_set:
-                self.replace_node_input(node, old_input_name, new_input_name)
-                self._readers.setdefault(new_input_name, []).append(node)
-
-    def _note(self, node: onnx.NodeProto) -> None:
-        for name in node.input:
-            self._readers.setdefault(name, []).append(node)
 
 
 def _norm_weights(source: Path, activations: str, wide: Collection[str]) -> dict[str, list[dict]]:

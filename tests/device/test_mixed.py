@@ -87,10 +87,29 @@ def test_a_limit_beyond_16_bits_is_an_error_with_what_they_reach(graph, tmp_path
         mixed.choose(graph, tmp_path / "q.onnx", found, feeds(2), 150.0)
 
 
-@pytest.mark.parametrize("widths", [(), ("x", MIDDLE + "1", "conv_in")], ids=["one width", "two widths"])
-def test_renaming_by_an_index_writes_the_bytes_that_the_runtimes_own_does(graph, tmp_path, monkeypatch, widths):
-    found = calibrate.ranges(graph, feeds(4))
-    quantize(graph, tmp_path / "indexed.onnx", found, "uint8", widths)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Two convolutions of one input, one weight and one bias; both outputs are read twice, and one leaves the graph."""
+    g, path = np.random.default_rng(0), tmp_path_factory.mktemp("shared") / "float.onnx"
+    stored = [numpy_helper.from_array(g.normal(size=(4, 4, 1, 1)).astype(np.float32), "w")]
+    stored.append(numpy_helper.from_array(g.normal(size=4).astype(np.float32), "bias"))
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "bias"], ["a"], "first"),
+        helper.make_node("Add", ["x", "a"], ["b"], "add"),
+    ]
+    nodes.append(helper.make_node("Conv", ["b", "w", "bias"], ["c"], "second"))
+    nodes.append(helper.make_node("Mul", ["b", "b"], ["d"], "square"))
+    nodes.append(helper.make_node("Add", ["c", "d"], ["y"], "last"))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4, 8, 8]) for n in "xyb"]
+    made = helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("widths", [(), ("x", "b"), ("a",), ("c", "d", "y")], ids=str)
+def test_renaming_by_an_index_writes_the_bytes_that_the_runtimes_own_does(shared, tmp_path, monkeypatch, widths):
+    found = calibrate.ranges(shared, feeds(4))
+    quantize(shared, tmp_path / "indexed.onnx", found, "uint8", widths)
     monkeypatch.setattr(quantizing, "_Indexed", quantizing.ONNXModel)
-    quantize(graph, tmp_path / "own.onnx", found, "uint8", widths)
+    quantize(shared, tmp_path / "own.onnx", found, "uint8", widths)
     assert (tmp_path / "indexed.onnx").read_bytes() == (tmp_path / "own.onnx").read_bytes()
