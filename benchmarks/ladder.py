@@ -91,13 +91,14 @@ def inputs(rung: Rung, seed: int = 1) -> tuple[torch.Tensor, ...]:
 
 
 def table(known: dict[str, dict]) -> list[str]:
-    """Markdown: each row's seconds, and their share of the first row's; of the processor, which others disturb less."""
-    first = known.get(LADDER[0].row)
-    lines = ["| row | TFLOPs | s of the processor | s by the clock | of the first row |", "|---|---|---|---|---|"]
-    for rung in LADDER:
-        if one := known.get(key(rung)):
-            share = f"{one['cpu_s'] / first['cpu_s']:.3f}" if first else "–"
-            lines.append(f"| {rung.row} | {one['tflops']:.2f} | {one['cpu_s']} | {one['wall_s']} | {share} |")
+    """Markdown: each row's seconds, and their share of the first measured row's; of the processor's, which others on
+    the machine disturb less."""
+    rows = [(rung.row, known[key(rung)]) for rung in LADDER if key(rung) in known]
+    lines = [f"| row | TFLOPs | s of the processor | s by the clock | of {rows[0][0] if rows else 'the first row'} |"]
+    lines.append("|---|---|---|---|---|")
+    for row, one in rows:
+        share = one["cpu_s"] / rows[0][1]["cpu_s"]
+        lines.append(f"| {row} | {one['tflops']:.2f} | {one['cpu_s']} | {one['wall_s']} | {share:.3f} |")
     return lines
 
 
