@@ -63,7 +63,7 @@ class RecipeFlow(FlowSpec):
         tag(record)
         show(current.card, record, place.workdir)
 
-    def due(self, key: str) -> bool:
+    def is_due(self, key: str) -> bool:
         """Whether a stage is still to be run: asked before what it needs is imported. One that holds says why."""
         if key in self.records:
             print(f"{key}: {self.records[key]['facts']['reused']}")
@@ -99,7 +99,7 @@ class RecipeFlow(FlowSpec):
         found = {name: record for task in inputs for name, record in task.records.items()}
         parts = [StageRecord(**found[name]) for name in sorted(found) if name.startswith("encode ")]
         self.records = {name: record for name, record in found.items() if not name.startswith("encode ")}
-        if self.due("prepare"):
+        if self.is_due("prepare"):
             from mobilevd.stages import prepare
 
             self.run_stage("prepare", prepare.join, parts=parts)
@@ -109,7 +109,7 @@ class RecipeFlow(FlowSpec):
         """Run this task's share of a training stage: all of it, unless there are more GPUs or machines."""
         from gang import training
 
-        if self.due(name):
+        if self.is_due(name):
             self.run_stage(name, training(name, self.checked_recipe()))
 
     def watched(self):

@@ -64,7 +64,7 @@ class TrainFlow(RecipeFlow):
     @step
     def quantize(self):
         """One-step network → ONNX → static 8-bit weights, calibrated on real latents."""
-        if self.due("quantize"):
+        if self.is_due("quantize"):
             from mobilevd.stages import quantize
 
             self.run_stage("quantize", quantize.run)
@@ -78,7 +78,7 @@ class TrainFlow(RecipeFlow):
         from mobilevd.stages import plan
 
         self.device = self.input
-        if self.due(key := plan.profile_folder(self.device)):
+        if self.is_due(key := plan.profile_folder(self.device)):
             from mobilevd.stages import profile
 
             self.run_stage("profile", profile.run, folder=key, device=self.device)
@@ -95,7 +95,7 @@ class TrainFlow(RecipeFlow):
     @step
     def evaluate(self):
         """FVD of teacher, student and quantized student, with three references beside them."""
-        if self.due("evaluate"):
+        if self.is_due("evaluate"):
             from mobilevd.stages import evaluate
 
             self.run_stage("evaluate", evaluate.run)
