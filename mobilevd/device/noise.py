@@ -15,11 +15,6 @@ from mobilevd.device.session import open_session
 from mobilevd.svd import kinds
 
 
-def by_block(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict[str, float]:
-    """Block → the lowest SQNR in dB at any of its convolutions on ``feed``; the noisiest block first."""
-    return blocks(by_layer(source, quantized, feed))
-
-
 def by_layer(source: Path, quantized: Path, feed: dict[str, np.ndarray]) -> dict[str, float]:
     """Convolution → SQNR in dB of its output on ``feed``; the noisiest first."""
     wanted, got = (_convolutions(path, feed) for path in (source, quantized))

@@ -54,7 +54,7 @@ def test_every_layer_is_quantized_and_stays_near_float(graphs, w8a16):
 
 
 def test_the_noise_of_each_block_is_told(graphs, w8a16):
-    blocks = noise.by_block(graphs.float_path, w8a16[0], one_step.feeds(1)[0])
+    blocks = noise.blocks(noise.by_layer(graphs.float_path, w8a16[0], one_step.feeds(1)[0]))
     assert {"conv_in", "down_blocks.0", "mid_block", "conv_out"} <= blocks.keys()
     assert min(blocks.values()) > 20
 

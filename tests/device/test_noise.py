@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mobilevd.device.noise import block, by_block
+from mobilevd.device import noise
 
 BLOCKS = {"conv_in", "conv_out", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"}
 
@@ -20,13 +20,13 @@ def disturbed(path, layer, to):
     name = next(node.input[1] for node in model.graph.node if node.name == layer)
     stored = next(tensor for tensor in model.graph.initializer if tensor.name == name)
     w = numpy_helper.to_array(stored)
-    noise = np.random.default_rng(0).normal(size=w.shape).astype(np.float32) * w.std() * 0.1
-    stored.CopyFrom(numpy_helper.from_array(w + noise, name))
+    added = np.random.default_rng(0).normal(size=w.shape).astype(np.float32) * w.std() * 0.1
+    stored.CopyFrom(numpy_helper.from_array(w + added, name))
     onnx.save(model, to)
 
 
 def test_every_block_of_the_network_is_named(graphs, feed):
-    blocks = by_block(graphs.float_path, graphs.quantized_path, feed)
+    blocks = noise.blocks(noise.by_layer(graphs.float_path, graphs.quantized_path, feed))
     assert blocks.keys() == BLOCKS
     assert list(blocks.values()) == sorted(blocks.values())
     assert 10 < min(blocks.values()) < max(blocks.values()) < 80
@@ -34,7 +34,7 @@ def test_every_block_of_the_network_is_named(graphs, feed):
 
 def test_blocks_before_the_disturbed_one_are_untouched(graphs, feed, tmp_path):
     disturbed(graphs.float_path, "unet.mid_block.resnets.0.spatial_res_block.conv1/Conv", tmp_path / "d.onnx")
-    blocks = by_block(graphs.float_path, tmp_path / "d.onnx", feed)
+    blocks = noise.blocks(noise.by_layer(graphs.float_path, tmp_path / "d.onnx", feed))
     assert blocks["mid_block"] == pytest.approx(20, abs=3)
     assert all(blocks[name] > 100 for name in ("conv_in", "down_blocks.0", "down_blocks.1"))
     assert blocks["up_blocks.0"] < 60
@@ -42,7 +42,7 @@ def test_blocks_before_the_disturbed_one_are_untouched(graphs, feed, tmp_path):
 
 def test_nothing_is_left_beside_the_graphs(graphs, feed):
     before = sorted(graphs.float_path.parent.iterdir())
-    by_block(graphs.float_path, graphs.quantized_path, feed)
+    noise.by_layer(graphs.float_path, graphs.quantized_path, feed)
     assert sorted(graphs.float_path.parent.iterdir()) == before
 
 
@@ -55,4 +55,4 @@ def test_nothing_is_left_beside_the_graphs(graphs, feed):
     ],
 )
 def test_a_layers_block_is_the_start_of_its_name(layer, name):
-    assert block(layer) == name
+    assert noise.block(layer) == name
