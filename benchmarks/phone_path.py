@@ -104,12 +104,14 @@ def compile_(folder: Path, size: str, name: str = "float") -> dict:
     """The W8A16 graph for the Snapdragon 8 Gen 3's NPU, run once on Qualcomm's emulator."""
     from mobilevd.device import htp, inputs, preflight
     from mobilevd.device.targets import SNAPDRAGON
+    from mobilevd.settings import Quantize
 
     graph = folder / f"{name}-onnxruntime.onnx"
     preflight.check(graph, SNAPDRAGON).require()
     [feed] = feeds(size, inputs.load(folder), CALIBRATION[size] + 1)[-1:]
     report = htp.check(folder / f"{name}.onnx", graph, SNAPDRAGON, folder / f"npu-{name}" / "context.onnx", [feed])
-    return report.model_dump(mode="json", exclude={"on_cpu"}) | {"fallbacks": report.fallbacks}
+    told = report.model_dump(mode="json", exclude={"on_cpu"}) | {"fallbacks": report.fallbacks}
+    return told | {"refused": refusal(htp.require, report, Quantize().min_sqnr_db)}
 
 
 STEPS = {
@@ -142,6 +144,17 @@ def network_of(size: str):
     recipe = params.load(ROOT / "params.yaml")
     base = bases.load(recipe.base)
     return student(base.unet(), recipe), border(base, recipe.clip)
+
+
+def refusal(check, *given) -> str:
+    """What ``check`` says against ``given``; empty when it says nothing."""
+    from mobilevd.errors import EffectError
+
+    try:
+        check(*given)
+    except EffectError as error:
+        return str(error)
+    return ""
 
 
 def millions(network) -> float:

@@ -1,4 +1,4 @@
-"""``mobilevd …`` on the way to a phone: estimate, quantizers, phone-bundle."""
+"""``mobilevd …`` on the way to a phone: preflight, estimate, quantizers, phone-bundle."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +12,21 @@ Rounding = Literal["adaround", "seq_mse"]
 
 
 @app.command()
+def preflight(
+    model: Annotated[str, typer.Argument(help="An ONNX graph, or a model: a bundle's folder, s3://…, models:/…")],
+    device: Annotated[str, typer.Option(help="As in profile.devices of a recipe.")] = "snapdragon-8-gen-3",
+    as_json: Json = False,
+) -> None:
+    """What a device would not take of a model's graphs, and its share of the FLOPs; ends with code 1 if anything."""
+    from mobilevd.stages import preflights
+
+    rows = preflights.rows(model, device)
+    show(rows if as_json else preflights.shown(rows), as_json)
+    if any(row["findings"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
 def estimate(
     model: Annotated[str, typer.Argument(help="An ONNX graph, or a model: a bundle's folder, s3://…, models:/…")],
     runtime: Annotated[str, typer.Option(help="compiled, onnx or tflite.")] = "compiled",
@@ -21,7 +36,7 @@ def estimate(
     from mobilevd.stages import estimates
 
     rows = estimates.rows(model, runtime)
-    show(rows if as_json else [{k: v for k, v in row.items() if k != "device"} for row in rows], as_json)
+    show(rows if as_json else estimates.shown(rows), as_json)
     typer.echo(f"estimates for {rows[0]['device']}: nothing was measured (docs/device.md)", err=True)
 
 

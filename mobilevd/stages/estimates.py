@@ -26,6 +26,21 @@ def rows(model: str, runtime: str) -> list[dict]:
     return found
 
 
+def shown(found: list[dict]) -> list[dict]:
+    """The rows for a terminal."""
+    return [
+        {
+            "graph": row["graph"],
+            "precision": row["precision"],
+            "GMACs": row["gmacs"],
+            "params, M": row["params_m"],
+            "layers": row["layers"],
+            "estimate, ms": f"{row['ms']:.3g} ({row['low_ms']:.3g} to {row['high_ms']:.3g})",
+        }
+        for row in found
+    ]
+
+
 def _graphs(model: str) -> list[Path]:
     if model.endswith(".onnx"):
         return [Path(model)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilevd.artifacts import seal, verify, write_json
-from mobilevd.device import animate, htp, inputs, normal
+from mobilevd.device import animate, htp, inputs, normal, preflight
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import SNAPDRAGON
 from mobilevd.errors import IntegrityError, MobileVDError
@@ -140,6 +140,7 @@ def _take_tiny_decoder(bundle: Path, weights: Path, target: Path) -> None:
 def _compiled(bundle: Path, folder: Path) -> str:
     """The context binary, inputs for a phone and what the CPU makes of them; what the README says of it."""
     there, plain = folder / NPU, bundle / animate.NETWORKS / animate.FLOAT
+    preflight.check(folder / NETWORK, SNAPDRAGON).require()
     feed = _sample(folder)
     report = htp.check(plain, folder / NETWORK, SNAPDRAGON, there / "c.onnx", [feed])
     htp.require(report, min_sqnr_db=0.0)  # how near it is to float was judged when it was quantized
