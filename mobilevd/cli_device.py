@@ -22,6 +22,8 @@ def preflight(
 
     rows = preflights.rows(model, device)
     show(rows if as_json else preflights.shown(rows), as_json)
+    for line in (f"{row['graph']}: {line}" for row in rows for line in preflights.lines(row) if not as_json):
+        typer.echo(line)
     if any(row["findings"] for row in rows):
         raise typer.Exit(1)
 

@@ -4,13 +4,14 @@
 (``tests/stages/test_preflights.py``).
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 from mobilevd.device import animate, preflight, targets
 from mobilevd.errors import MobileVDError
 from mobilevd.stages import models
 
-SHOWN = 4
+SHOWN = 8
 
 
 def rows(model: str, device: str) -> list[dict]:
@@ -30,11 +31,18 @@ def shown(found: list[dict]) -> list[dict]:
             "MB": row["weights_mb"],
             "GFLOPs": row["gflops"],
             "largest tensor": row["largest_tensor"],
-            "off the device": f"{row['fallback_share']:.1%}",
-            "not taken": _few(row["findings"]),
+            "not taken": len(row["findings"]),
+            "of the FLOPs": f"{row['fallback_share']:.1%}",
         }
         for row in found
     ]
+
+
+def lines(row: dict) -> list[str]:
+    """What is not taken of one graph, the costliest first."""
+    findings = sorted(row["findings"], key=lambda finding: -finding["share"])
+    told = [str(preflight.Finding(**finding)) for finding in findings[:SHOWN]]
+    return told + ([f"… and {len(findings) - SHOWN} more: --json"] if len(findings) > SHOWN else [])
 
 
 def _row(path: Path, seen: preflight.Preflight) -> dict:
@@ -45,7 +53,7 @@ def _row(path: Path, seen: preflight.Preflight) -> dict:
         "gflops": seen.flops / 1e9,
         "largest_tensor": seen.largest_tensor,
         "fallback_share": seen.fallback_share,
-        "findings": [str(finding) for finding in seen.findings],
+        "findings": [asdict(finding) for finding in seen.findings],
     }
 
 
@@ -58,8 +66,3 @@ def _graphs(model: str) -> list[Path]:
     if not found:
         raise MobileVDError("There is no graph", got=model, allowed="an ONNX file, or a bundle's folder")
     return found
-
-
-def _few(findings: list[str]) -> str:
-    more = [f"… and {len(findings) - SHOWN} more (--json)"] if len(findings) > SHOWN else []
-    return "\n".join(findings[:SHOWN] + more) or "nothing"
