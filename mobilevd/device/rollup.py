@@ -62,11 +62,20 @@ class _Layers:
         node = self._made.get(kernel.removesuffix(BLOCKED))
         while node is None and kernel:  # a fusion's or a copy's name goes on after that of its node
             node, kernel = self._nodes.get(kernel), kernel.rpartition("/")[0]
-        while node is not None and node.op_type in QDQ:
-            node = self._read.get(node.output[0]) if node.op_type == QDQ[1] else self._made.get(node.input[0])
+        if node is None:
+            return ""
+        readers_first = node.op_type == QDQ[1]
+        node = self._asking(node, readers_first) or self._asking(node, not readers_first)
         return _layer(node.name) if node is not None else ""
+
+    def _asking(self, node: onnx.NodeProto | None, readers: bool) -> onnx.NodeProto | None:
+        """The nearest node with a module's name, where the node's values go to, or come from."""
+        while node is not None and (node.op_type in QDQ or "/" not in node.name):
+            node = self._read.get(node.output[0]) if readers else self._made.get(node.input[0])
+        return node
 
 
 def _layer(name: str) -> str:
-    scope = name.partition("/")[0]
-    return scope.removeprefix("unet.") if scope != "unet" else ""
+    """The module; what the runtime's optimisations put in has no slash in its name, and no module."""
+    scope, slash, _ = name.partition("/")
+    return scope.removeprefix("unet.") if slash and scope != "unet" else ""

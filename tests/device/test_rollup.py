@@ -56,6 +56,20 @@ def test_a_quantizers_time_is_its_layers_and_a_conversions_nobodys(graph):
     assert list(blocks.items()) == [("down_blocks.0", 15.5), ("conv_out", 128.0), ("outside of layers", 112.0)]
 
 
+def test_what_the_optimiser_put_in_is_its_neighbours(graph):
+    """Reshapes and transposes around matrix products have names without a module."""
+    graph.node.insert(0, helper.make_node("Reshape", ["x", "shape"], ["r"], name="gemm_input_reshape"))
+    graph.node.insert(1, helper.make_node("Gemm", ["r", "w"], ["g"], name="unet.mid_block.attentions.0.proj_in/Gemm"))
+    graph.node.insert(2, helper.make_node("Reshape", ["g", "shape"], ["q"], name="gemm_output_reshape"))
+    graph.node.insert(3, helper.make_node("QuantizeLinear", ["q", "s", "z"], ["q_q"], name="q_Q"))
+    graph.node.insert(4, helper.make_node("Add", ["q_q", "x"], ["unread"], name="unet.up_blocks.1/Add"))
+    events = [
+        event(name, "any", ms) for name, ms in (("gemm_input_reshape", 1), ("gemm_output_reshape", 2), ("q_Q", 4))
+    ]
+    assert rollup.by_block(events, graph, 1) == {"mid_block": 7.0}
+    assert rollup.by_kind(events, graph, 1) == {"spatial attention": 7.0}
+
+
 @pytest.mark.parametrize("which", ["float_path", "quantized_path"])
 def test_the_networks_time_has_a_layer_and_adds_up(graphs, which, tmp_path):
     path = getattr(graphs, which)
@@ -68,3 +82,4 @@ def test_the_networks_time_has_a_layer_and_adds_up(graphs, which, tmp_path):
     assert kinds.keys() == {*KINDS, "outside of layers"}
     assert kinds["outside of layers"] < 0.5 * whole  # conversions of layout: most where layers are tiny
     assert {"conv_in", "down_blocks.0", "mid_block", "up_blocks.1", "conv_out"} <= blocks.keys()
+    assert blocks.keys() <= {name for name, _ in graphs.network.unet.named_modules()} | {rollup.OUTSIDE}
