@@ -4,6 +4,7 @@
 another training's checkpoint, or starts afresh where a damaged one lies (``tests/training/test_checkpoints.py``).
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,18 +69,18 @@ class Checkpoints:
         ``score``: lower is better. Errors: NotWrittenError, for a full disk, say.
         """
         final, aside = self.folder / f"step-{step:08d}", self.folder / f"step-{step:08d}.part"
-        for leftover in (aside, final):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
         about = About(step=step, fingerprint=self.fingerprint, score=score, healthy=healthy, state=state)
         try:
             _write(aside, tensors, about)
+            shutil.rmtree(final, ignore_errors=True)
+            aside.rename(final)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             allowed = f"room on the disk; {len(_steps(self.folder))} older ones are kept"
             raise NotWrittenError(
                 f"The checkpoint of step {step} could not be written", got=str(error), allowed=allowed, where=str(aside)
             ) from None
-        aside.rename(final)
         self._drop_old()
         return final
 
@@ -108,6 +109,12 @@ class Checkpoints:
         scored = [f for f in self._folders() if _damage(f) is None and _about(f).score is not None]
         return self._read(min(scored, key=lambda f: _about(f).score)) if scored else None
 
+    def drop_after(self, step: int) -> None:
+        """Remove those of later steps: the training went back, and another start would go on from them."""
+        for folder in _steps(self.folder):
+            if int(folder.name.removeprefix("step-")) > step:
+                shutil.rmtree(folder)
+
     def clear(self) -> None:
         """Remove them all, once the training's result is safe; those that it was resumed from stay."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -122,6 +129,7 @@ class Checkpoints:
         kept |= set([f for f, about in abouts.items() if about.healthy][-1:])
         scored = {f: about.score for f, about in abouts.items() if about.score is not None}
         kept |= {min(scored, key=scored.get)} if scored and self._keep_best else set()
+        _on_disk(folders[-self._keep_last :][0])
         for old in set(folders) - kept:
             shutil.rmtree(old)
 
@@ -151,6 +159,16 @@ def _write(aside: Path, tensors: dict[str, dict[str, Tensor]], about: About) -> 
         save_file({key: t.detach().cpu().contiguous() for key, t in named.items()}, aside / f"{name}.safetensors")
     write_json(aside / STATE, about.model_dump())
     seal(aside)
+
+
+def _on_disk(folder: Path) -> None:
+    """Wait until ``folder`` would outlive a power cut; of one that was written long ago, no wait at all."""
+    for path in (*folder.iterdir(), folder, folder.parent):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _steps(folder: Path) -> list[Path]:

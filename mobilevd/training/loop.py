@@ -72,7 +72,11 @@ def run(training: Training) -> Run:
 class _Loop:
     def __init__(self, training: Training):
         self._t, self._engine = training, training.learners[0].engine
-        self._run, self._done = Run(), 0
+        self._run, self._done, self._saved = (
+            Run(),
+            0,
+            None,
+        )  # ``_saved``: the step of the checkpoint that holds all this
 
     def run(self) -> Run:
         """As the function of that name."""
@@ -164,7 +168,11 @@ class _Loop:
                 alarms, "no healthy checkpoint" if saved is None else f"rolled back {run.rollbacks} times already"
             )
         told, notes, rollbacks = run.alarms, run.notes, run.rollbacks + 1
+        self._agree(saved)
         self._load(saved)
+        if self._engine.main:
+            self._t.checkpoints.drop_after(saved.step)
+        self._saved = None
         run.alarms, run.notes, run.rollbacks = told, notes, rollbacks
         slowed = settings.slower**rollbacks
         for learner in self._t.learners:
@@ -179,10 +187,12 @@ class _Loop:
         )
 
     def _leave(self) -> None:
-        self._save()
+        if self._engine.any(self._saved != self._done):
+            self._save()
+        state = "its checkpoint is written" if self._saved == self._done else "no checkpoint of this step is written"
         raise PreemptedError(
             f"The training {self._t.label} was asked to stop (SIGTERM) at step {self._done} of {self._t.steps}",
-            allowed="its checkpoint is written; the same run, retried or resumed, goes on from it",
+            allowed=f"{state}; the same run, retried or resumed, goes on from the newest",
         )
 
     def _save(self) -> None:
@@ -204,6 +214,7 @@ class _Loop:
             if self._engine.main:
                 tensors[CURVES] = _packed(run.curves)
                 self._t.checkpoints.save(self._done, tensors, state, score, healthy)
+            self._saved = self._done
         except NotWrittenError as error:
             self._say(str(error).replace("\n", "; "))
         run.seconds["checkpoints"] += time.perf_counter() - began

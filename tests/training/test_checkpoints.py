@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from mobilevd.errors import IntegrityError, RecipeError
-from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.checkpoints import Checkpoints, NotWrittenError
 
 
 @pytest.fixture
@@ -46,6 +47,18 @@ def test_the_last_the_best_and_the_last_healthy_are_kept(tmp_path):
     assert checkpoints.best().step == 2
     assert checkpoints.newest().step == 6
     assert checkpoints.newest(healthy=True).step == 3
+
+
+@pytest.mark.parametrize(("keep_last", "synced"), [(1, 3), (2, 2)])
+def test_before_old_ones_go_one_that_stays_would_outlive_a_power_cut(tmp_path, monkeypatch, keep_last, synced):
+    checkpoints, done = Checkpoints(tmp_path, "this training", keep_last, keep_best=False), []
+    for step in (1, 2):
+        checkpoints.save(step, {"network": {"w": torch.ones(1)}}, {})
+    monkeypatch.setattr("os.fsync", lambda handle: done.append((os.fstat(handle).st_ino, _kept(tmp_path))))
+    checkpoints.save(3, {"network": {"w": torch.ones(1)}}, {})
+    folder = tmp_path / f"step-{synced:08d}"
+    assert {inode for inode, _ in done} == {path.stat().st_ino for path in (tmp_path, folder, *folder.iterdir())}
+    assert all(kept[-1] == 3 and len(kept) == keep_last + 1 for _, kept in done)
 
 
 def test_the_best_is_not_kept_when_the_recipe_does_not_ask(tmp_path):
@@ -135,6 +148,18 @@ def test_a_kill_while_writing_leaves_the_older_one(checkpoints, monkeypatch):
     assert checkpoints.newest().step == 1
     assert _save(checkpoints, 2).is_dir()
     assert checkpoints.newest().step == 2
+
+
+def test_a_disk_that_fills_up_while_a_step_is_saved_again_leaves_the_first_one(checkpoints, monkeypatch):
+    _save(checkpoints, 1)
+
+    def full(folder):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mobilevd.training.checkpoints.seal", full)
+    with pytest.raises(NotWrittenError, match="No space left"):
+        _save(checkpoints, 1)
+    assert checkpoints.newest().step == 1
 
 
 def test_cleared_checkpoints_are_gone(checkpoints):

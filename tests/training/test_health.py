@@ -143,6 +143,22 @@ def test_rolling_back_goes_on_from_the_last_healthy_checkpoint_more_slowly_and_s
     assert [alarm.step for alarm in trained.alarms] == [10]
 
 
+def test_a_kill_after_a_roll_back_leaves_nothing_newer_to_go_on_from(train, tmp_path):
+    """A warning at 16 makes that checkpoint unhealthy; NaN at 18 goes back to 8; the kill falls in step 12."""
+    seen = []
+
+    def loss(student, k):
+        seen.append(k)
+        if seen.count(11) == 2:
+            raise KeyboardInterrupt
+        return _nan_at(17)(student, k) * (1e4 if k == 15 else 1.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(loss=loss, lr=1e-3, folder="c", not_finite="roll_back")
+    assert seen[15:] == [15, 16, 17, 8, 9, 10, 11]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-00000008"]
+
+
 def test_a_collapse_that_comes_back_is_rolled_back_a_few_times_and_then_stopped(train):
     with pytest.raises(UnhealthyError, match="rolled back 2 times already") as error:
         train(loss=_nan_at(9), lr=1e-3, folder="c", not_finite="roll_back", rollbacks=2)

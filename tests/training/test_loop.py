@@ -1,22 +1,28 @@
+import os
+import signal
+
 import pytest
 import torch
 
 from mobilevd.settings import Optim, Training
 from mobilevd.training import loop, seeds
-from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.checkpoints import Checkpoints, NotWrittenError
 from mobilevd.training.engine import Engine
 from mobilevd.training.learner import Learner
+from mobilevd.training.preemption import PreemptedError
 
 
 @pytest.fixture
 def train(linear, tmp_path):
     """A small training with noise, a schedule and an average; a fresh learner every time, as after a kill."""
 
-    def run(folder: str = "one", steps: int = 7, every: int = 2):
+    def run(folder: str = "one", steps: int = 7, every: int = 2, term_at: int | None = None):
         settings = Optim(lr=0.05, warmup_steps=2, schedule="cosine")
         learner = Learner("network", linear(), settings, steps, Engine(Training()), ema_decay=0.9)
 
         def step(k):
+            if k + 1 == term_at:
+                os.kill(os.getpid(), signal.SIGTERM)
             x = torch.randn(2, 4, generator=seeds.generator(0, "step", k))
             loss = (learner.module(x) - x).square().mean()
             learner.gather(loss, k)
@@ -65,3 +71,21 @@ def test_a_resumed_training_does_not_repeat_finished_steps(train, killed_at, mon
     monkeypatch.setattr(loop._Loop, "_step", lambda self, k: asked.append(k) or step(self, k))
     train("killed")
     assert asked == [4, 5, 6]
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_sigterm_writes_one_checkpoint_where_one_is_due_or_not(train, monkeypatch, step):
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, at, *rest: saved.append(at) or save(self, at, *rest))
+    with pytest.raises(PreemptedError, match="its checkpoint is written"):
+        train(term_at=step)
+    assert saved == sorted({2, step})
+
+
+def test_sigterm_on_a_full_disk_does_not_say_that_a_checkpoint_is_written(train, monkeypatch):
+    def full(*_):
+        raise NotWrittenError("No room")
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(PreemptedError, match="no checkpoint of this step is written"):
+        train(term_at=3)
