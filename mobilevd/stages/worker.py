@@ -1,7 +1,7 @@
 """One process of a stage that several share: ``python -m torch.distributed.run … -m mobilevd.stages.worker job.json``.
 
-**Keeps** one process alone writes the stage's folder; the others work beside it and are thrown away
-(``tests/stages/test_worker.py``).
+**Keeps** one process alone writes the stage's folder; the others work beside it and are thrown away; SIGTERM reaches
+all of them, and they have time to save (``tests/stages/test_worker.py``).
 """
 
 import importlib
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from mobilevd.artifacts import StageRecord, write_json
 from mobilevd.errors import MobileVDError
 from mobilevd.params import Recipe
+from mobilevd.training.preemption import Preemption
 
 JOB, MADE = "job.json", "made.json"
+LOOK_EVERY_S = 1.0
+GRACE_S = 110  # a spot machine goes two minutes after it said so
 
 
 class Job(BaseModel):
@@ -54,18 +58,29 @@ def together(job: Job, workdir: Path, gang: Gang) -> StageRecord | None:
     write_json(workdir / JOB, job.model_dump(mode="json"))
     command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={gang.nodes}", f"--node-rank={gang.node}"]
     command += [f"--nproc-per-node={gang.processes}", f"--master-addr={gang.address}", f"--master-port={gang.port}"]
-    command += [f"--rdzv-conf=timeout={job.patience_s}", "-m", __spec__.name, str(workdir / JOB)]
-    done = subprocess.run(command, check=False)
-    if done.returncode != 0:
+    command += [f"--rdzv-conf=timeout={job.patience_s}", f"--shutdown-timeout={GRACE_S}"]
+    command += ["-m", __spec__.name, str(workdir / JOB)]
+    with Preemption() as preemption, subprocess.Popen(command) as torchrun:
+        code = _ended(torchrun, preemption)
+    if code != 0:
         raise MobileVDError(
             f"Machine {gang.node} of {gang.nodes} did not finish its share of {job.stage}",
-            got=f"code {done.returncode}",
+            got=f"code {code}",
             allowed=f"all {gang.nodes} machines at {gang.address}:{gang.port} within {job.patience_s} s",
             where="the task's own output above; machines.nodes, machines.rendezvous_minutes",
         )
     if gang.node:
         return None
     return StageRecord.model_validate_json((workdir / MADE).read_bytes())
+
+
+def _ended(torchrun: subprocess.Popen, preemption: Preemption) -> int:
+    """The code that it ends with; a SIGTERM to this process is passed on, for its processes to save and end."""
+    while not preemption.asked:
+        with suppress(subprocess.TimeoutExpired):
+            return torchrun.wait(LOOK_EVERY_S)
+    torchrun.terminate()
+    return torchrun.wait()
 
 
 def main(file: Path) -> None:

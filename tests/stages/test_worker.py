@@ -1,5 +1,6 @@
 """Two machines share a training stage; one that waits for another in vain ends within the rendezvous time."""
 
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,28 @@ def test_two_machines_share_a_stage_and_the_first_leaves_its_record(job, port, t
     assert [step for step, _ in first.curves["loss"]] == [1, 2]
     assert not (folders[1] / "network").exists()
     assert not any((folders[1] / "ranks").iterdir())
+
+
+TORCHRUN = """#!/bin/sh
+trap 'echo saved > "$0.saved"; exit 1' TERM
+kill -TERM $PPID
+for k in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done
+"""
+
+
+def test_sigterm_reaches_the_processes_and_their_end_is_waited_for(job, tmp_path, monkeypatch):
+    """torchrun is a script here, which has the task's process told to go, as a spot machine's watcher does."""
+    torchrun = tmp_path / "torchrun"
+    torchrun.write_text(TORCHRUN)
+    torchrun.chmod(0o755)
+    monkeypatch.setattr(worker.sys, "executable", str(torchrun))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with pytest.raises(MobileVDError, match="Machine 0 of 2 did not finish"):
+            worker.together(job(3), tmp_path / "work", gang(0, 1))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "torchrun.saved").is_file()
 
 
 @pytest.mark.slow
