@@ -1,7 +1,8 @@
 """How long one evaluation of every row of the paper's ladder takes on this machine's CPU, at full size, random weights.
 
-Usage: python benchmarks/ladder.py [FILE] [--at-most N]. Rows of one network share a measurement; what FILE holds is not
-measured again, so that a run may be cut off, or go on later with N networks at a time. torch in fp32, one forward each.
+Usage: python benchmarks/ladder.py [FILE] [--at-most N] [--readme]. Rows of one network share a measurement; what FILE
+holds is not measured again, so that a run may be cut off, or go on later with N networks at a time. torch in fp32, one
+forward each. --readme prints the README's table.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from mobilevd.evaluation.cost import LADDER, PIXELS_PER_LATENT, Rung
+from mobilevd.stages import costs
 from mobilevd.svd import reference
 from mobilevd.svd.inference import arrange
 from mobilevd.svd.unet import VideoUNet
@@ -28,13 +30,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("file", type=Path, nargs="?", default=Path("ladder.json"), help="default: ladder.json")
     options.add_argument("--at-most", type=int, default=len(LADDER), help="networks to measure now (default: all)")
+    options.add_argument("--readme", action="store_true", help="print the README's table")
     given = options.parse_args()
     known = json.loads(given.file.read_text()) if given.file.is_file() else {}
     for rung in list(missing(known))[: given.at_most]:
         print(f"{rung.row} …", file=sys.stderr, flush=True)
         known |= {key(rung): measured(rung)}
         given.file.write_text(json.dumps(known, indent=2) + "\n")
-    print("\n".join(table(known)))
+    print("\n".join((readme if given.readme else table)(known)))
 
 
 def key(rung: Rung) -> str:
@@ -100,6 +103,15 @@ def table(known: dict[str, dict]) -> list[str]:
         share = one["cpu_s"] / rows[0][1]["cpu_s"]
         lines.append(f"| {row} | {one['tflops']:.2f} | {one['cpu_s']} | {one['wall_s']} | {share:.3f} |")
     return lines
+
+
+def readme(known: dict[str, dict]) -> list[str]:
+    """What ``mobilevd cost --ladder --markdown`` prints, with seconds of the processor, and their share, at the end."""
+    first = next((known[key(rung)]["cpu_s"] for rung in LADDER if key(rung) in known), None)
+    seconds = [known.get(key(rung), {}).get("cpu_s") for rung in LADDER]
+    cells = ["CPU, s", "---", *("–" if s is None else f"{s:.0f} ({s / first:.2f})" for s in seconds)]
+    lines = costs.ladder_markdown(costs.ladder_rows()).splitlines()
+    return [f"{line} {cell} |".replace("| --- |", "|---|") for line, cell in zip(lines, cells, strict=True)]
 
 
 if __name__ == "__main__":
