@@ -4,7 +4,7 @@ Usage: python benchmarks/phone_path.py FOLDER [--size pocket|full] [--steps …]
 its own, for its seconds and peak memory; FOLDER keeps the graphs and report.json, and what is in it is not done again.
 
 pocket: the embedded base after every edit of params.yaml, on clips of two photographs. full: MobileVD at SVD's own size
-(980 M parameters, 14 x 512x256) with random weights and inputs.
+(980 M parameters, 14 x 512x256) with random weights and inputs; its ends are SVD's.
 """
 
 import argparse
@@ -85,6 +85,31 @@ def parity(folder: Path, size: str) -> dict:
     return {"parity_db": round(parity_db(unbatched(step), folder / "float.onnx", spec, feeds(size, spec, 1)), 1)}
 
 
+def ends(folder: Path, size: str) -> dict:
+    """Both encoders and the decoder as graphs; dB of each against torch, the decoder's on a clip of two frames."""
+    import torch
+
+    from mobilevd.device.codecs import around
+    from mobilevd.device.export import export, file_bytes, parity_db
+    from mobilevd.svd.autoencoder import decode, encode
+    from mobilevd.svd.conditioning import image_tokens
+
+    vae, tower, (frames, *latents) = codecs_of(size)
+    asked = {"image_encoder": lambda x: image_tokens(tower, x), "frame_encoder": lambda x: encode(vae, x)}
+    asked["decoder"] = lambda z: decode(vae, z[None])[0]
+    told = {}
+    for name, (network, spec) in around(vae, tower, (frames, *latents)).items():
+        path, random = folder / f"{name}.onnx", torch.Generator().manual_seed(0)
+        export(network, spec, path, 20)
+        told[f"{name}_mb"] = round(file_bytes(path) / 1e6, 1)
+        if name == "decoder":
+            network, spec = around(vae, tower, (2, *latents))[name]
+            export(network, spec, path := folder / f"{name}-2.onnx", 20)
+        feed = {spec.names[0]: torch.rand(spec.inputs[0].shape, generator=random).numpy()}
+        told[f"{name}_parity_db"] = round(parity_db(asked[name], path, spec, [feed]), 1)
+    return told
+
+
 def quantize(folder: Path, size: str, quantizer: str, name: str = "float", **how) -> dict:
     """Calibrate, quantize, and hold against float on a clip that calibration did not see."""
     from mobilevd.device import inputs
@@ -117,6 +142,7 @@ def compile_(folder: Path, size: str, name: str = "float") -> dict:
 STEPS = {
     "export": export,
     "parity": parity,
+    "ends": ends,
     "quantize": lambda *to: quantize(*to, "onnxruntime"),
     "quantize by aimet": lambda *to: quantize(*to, "aimet"),
     "mixed": lambda *to: quantize(*to, "onnxruntime-mixed", activations="mixed", budget_db=BUDGET_DB),
@@ -144,6 +170,24 @@ def network_of(size: str):
     recipe = params.load(ROOT / "params.yaml")
     base = bases.load(recipe.base)
     return student(base.unet(), recipe), border(base, recipe.clip)
+
+
+def codecs_of(size: str):
+    """Autoencoder, image encoder, and the shape of a clip's latents."""
+    if size == "full":
+        from mobilevd.svd import reference
+
+        vae, tower = reference.autoencoder(), reference.image_encoder()
+        made = type(vae).from_config(vae.config), type(tower)(tower.config)
+        return *(network.eval().requires_grad_(False) for network in made), (14, 4, 32, 64)
+    from device import border
+
+    from mobilevd import params
+    from mobilevd.svd import base as bases
+
+    recipe = params.load(ROOT / "params.yaml")
+    base = bases.load(recipe.base)
+    return base.vae, base.image_encoder, border(base, recipe.clip).outputs[0].shape
 
 
 def refusal(check, *given) -> str:

@@ -73,3 +73,5 @@ def quantizers(
     ways = stage.ways(rounding, iterations, budget_db)
     rows = stage.compare(model, out, ways)
     show(rows if as_json else stage.shown(rows), as_json)
+    for line in stage.lines(rows) if not as_json else ():
+        typer.echo(line)

@@ -39,6 +39,7 @@ WAYS = {
     "aimet W8A8": {"quantizer": "aimet", "activations": "uint8"},
 }
 OWN = {"rounding": "nearest", "budget_db": None}  # what a way does not say is not the recipe's, which may not fit it
+SHOWN = 2  # layers of each quantizer
 MB = 1e6
 Features = Callable[[Tensor], Tensor]
 
@@ -103,10 +104,14 @@ def compare(model: str, out: Path, how: dict[str, dict], features: Features | No
 
 def shown(rows: list[dict]) -> list[dict]:
     """The rows without what does not fit into a terminal."""
-    keys = ("way", "sqnr_db", "mb", "fvd", "fvd_to_float")
-    return [
-        {k: row[k] for k in keys} | {"fvd less float's": _interval(row), "noisiest": _noisiest(row)} for row in rows
-    ]
+    keys = {"way": "quantizer", "sqnr_db": "SQNR, dB", "mb": "MB", "fvd": "FVD", "fvd_to_float": "to float"}
+    return [{name: row[key] for key, name in keys.items()} | {"less float's": _interval(row)} for row in rows]
+
+
+def lines(rows: list[dict]) -> list[str]:
+    """The noisiest layers of every way."""
+    noisy = [(row["way"], row["noisiest_layers"][:SHOWN]) for row in rows if "noisiest_layers" in row]
+    return [f"{way}: {one['layer']} {one['sqnr_db']:.1f} dB" for way, layers in noisy for one in layers]
 
 
 def _run(bundle: Path, workdir: Path, features: Features) -> Run:
@@ -164,10 +169,6 @@ def _clips(run: Run, what: str):
 def _interval(row: dict) -> str:
     value, low, high = (row[f"fvd_minus_float{end}"] for end in ("", "_low", "_high"))
     return f"{value:+.1f} ({low:.1f} to {high:.1f})"
-
-
-def _noisiest(row: dict) -> str:
-    return "\n".join(f"{one['layer']} {one['sqnr_db']:.1f} dB" for one in row.get("noisiest_layers", [])[:2])
 
 
 def _slug(name: str) -> str:

@@ -96,6 +96,15 @@ def test_every_quantizer_has_its_noise_size_and_distances_beside_floats(compared
     assert json.loads((out / "report.json").read_text())["rows"] == list(rows.values())
 
 
+def test_the_noisiest_layers_stand_below_the_table(compared):
+    rows = list(compared[0].values())
+    worst = rows[1]["noisiest_layers"]
+    told = [f"{rows[1]['way']}: {one['layer']} {one['sqnr_db']:.1f} dB" for one in worst[:2]]
+    assert quantizers.lines(rows)[:2] == told
+    assert len(quantizers.lines(rows)) == 2 * len(WAYS)
+    assert [row["SQNR, dB"] for row in quantizers.shown(rows)] == [row["sqnr_db"] for row in rows]
+
+
 def test_samples_are_those_that_the_runs_own_evaluation_would_take(compared, model, tmp_path):
     rows, out = compared
     _, recipe, record = model
