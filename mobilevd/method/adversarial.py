@@ -99,7 +99,7 @@ def discriminator_terms(
     """(3) L_D = E max(0, 1 + D(real')) + E max(0, 1 − D(fake')) + γ R1; γ = 0 leaves R1 out."""
     with torch.no_grad():
         features = discriminator.features(x0, draws.real_noise, draws.d_sigma, condition)
-    features = [f.requires_grad_(gamma > 0) for f in features]
+    features = [f.float().requires_grad_(gamma > 0) for f in features]
     heads = lambda maps: discriminator(maps, draws.d_sigma, condition.tokens)  # noqa: E731
     real, fake, penalty = heads(features), heads(fake_features), x0.new_zeros(())
     if gamma > 0:
@@ -145,10 +145,9 @@ def r1_by_difference(heads: Callable[[list[Maps]], Logits], real: Logits, featur
     gradients = torch.autograd.grad(sum(row.sum() for row in real), features, retain_graph=True)
     along = [g * (g.shape[2] / (g.numel() * len(gradients))) for g in gradients]
     value = sum((g * v).sum() for g, v in zip(gradients, along, strict=True))
-    features = [f.detach().float() for f in features]
+    features = [f.detach() for f in features]
     step = STEP * min(f.norm() / v.norm().clamp_min(TINY) for f, v in zip(features, along, strict=True))
-    with torch.autocast(step.device.type, enabled=False):  # half precision would leave nothing of a difference
-        there, back = (heads([f + s * v for f, v in zip(features, along, strict=True)]) for s in (step, -step))
+    there, back = (heads([f + s * v for f, v in zip(features, along, strict=True)]) for s in (step, -step))
     slope = sum((a - b).sum() for a, b in zip(there, back, strict=True)) / (2 * step)
     return value + 2 * (slope - slope.detach())
 

@@ -51,11 +51,15 @@ class Discriminator(nn.Module):
         return [r.unflatten(0, (x.shape[0], -1)) for r in rows]
 
     def forward(self, features: list[Features], sigma: Sigmas, tokens: Tokens) -> list[Float[Tensor, "B _"]]:
-        """One row of logits per clip from each head, at every position of its feature map."""
+        """One row of logits per clip from each head, at every position of its feature map.
+
+        In float32, whatever the encoder's precision: half of it is too coarse for a hinge, and for R1's derivatives.
+        """
         logits = []
-        for block, x in zip(self.heads, features, strict=True):
-            told = _told(tokens, precondition(sigma).c_noise, x.shape[1])
-            logits += [head(x, told).flatten(1) for head in block.values()]
+        with torch.autocast(tokens.device.type, enabled=False):
+            for block, x in zip(self.heads, features, strict=True):
+                told = _told(tokens.float(), precondition(sigma).c_noise, x.shape[1])
+                logits += [head(x.float(), told).flatten(1) for head in block.values()]
         return logits
 
 

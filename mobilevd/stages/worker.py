@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from mobilevd.artifacts import StageRecord, write_json
 from mobilevd.errors import MobileVDError
 from mobilevd.params import Recipe
-from mobilevd.training.preemption import Preemption
+from mobilevd.training.preemption import PreemptedError, Preemption
 
 JOB, MADE = "job.json", "made.json"
 LOOK_EVERY_S = 1.0
@@ -52,7 +52,7 @@ class Gang(BaseModel):
 def together(job: Job, workdir: Path, gang: Gang) -> StageRecord | None:
     """Run this machine's share of a stage; the first machine returns what the stage left, the others None.
 
-    Errors: MobileVDError when a process failed, or not all machines came within the rendezvous time.
+    Errors: MobileVDError when a process failed, or not all machines came within the rendezvous time; PreemptedError.
     """
     workdir = Path(workdir)
     write_json(workdir / JOB, job.model_dump(mode="json"))
@@ -62,6 +62,11 @@ def together(job: Job, workdir: Path, gang: Gang) -> StageRecord | None:
     command += ["-m", __spec__.name, str(workdir / JOB)]
     with Preemption() as preemption, subprocess.Popen(command) as torchrun:
         code = _ended(torchrun, preemption)
+    if preemption.asked and code != 0:
+        raise PreemptedError(
+            f"Machine {gang.node} of {gang.nodes} was asked to stop (SIGTERM) in its share of {job.stage}",
+            allowed="its processes were told; the same run, retried or resumed, goes on from the newest checkpoint",
+        )
     if code != 0:
         raise MobileVDError(
             f"Machine {gang.node} of {gang.nodes} did not finish its share of {job.stage}",

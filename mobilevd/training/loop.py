@@ -90,7 +90,7 @@ class _Loop:
         elif self._t.validate:
             self._validate()
         with Preemption() as preemption:
-            for k in progress.track(self._remaining(), self._t.steps - self._done, self._t.label):
+            for k in self._shown(self._remaining()):
                 self._step(k)
                 if self._engine.any(preemption.asked):
                     self._leave()
@@ -108,6 +108,10 @@ class _Loop:
                 got=f"step {step:.0f} on process {self._engine.rank}",
                 allowed="the same on all machines",
             )
+
+    def _shown(self, steps: Iterator[int]) -> Iterator[int]:
+        """One bar, however many processes there are."""
+        return progress.track(steps, self._t.steps - self._done, self._t.label) if self._engine.main else steps
 
     def _remaining(self) -> Iterator[int]:
         while self._done < self._t.steps:

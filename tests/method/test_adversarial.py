@@ -127,6 +127,22 @@ def test_r1_by_difference_agrees_with_the_second_derivative_in_value_and_gradien
     assert ((gradient_too - gradient).norm() / gradient.norm()) < 5e-3
 
 
+@pytest.mark.parametrize("by_difference", [False, True])
+def test_half_precision_ends_at_the_features_losses_and_r1_are_those_of_float32(scene, monkeypatch, by_difference):
+    _, d, x0, condition, draws = scene
+    seen = [f.bfloat16() for f in d.features(x0, draws.real_noise, draws.d_sigma, condition)]
+    monkeypatch.setattr(d, "features", lambda *_: seen)
+    found = []
+    for half in (False, True):
+        d.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms = adversarial.discriminator_terms(d, x0, seen, condition, draws, 1.0, by_difference)
+        terms.loss.backward()
+        found.append([terms.loss.detach(), terms.penalty.detach(), *_grads(d)])
+    assert all(torch.equal(half, whole) for whole, half in zip(*found, strict=True))
+    assert {t.dtype for t in found[1]} == {torch.float32}
+
+
 def test_r1_weighs_in_by_gamma(scene):
     generator, d, x0, condition, draws = scene
     features = adversarial.generator_terms(generator, d, x0, condition, draws, SETTINGS).fake_features

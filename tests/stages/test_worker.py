@@ -9,6 +9,7 @@ import pytest
 
 from mobilevd.errors import MobileVDError
 from mobilevd.stages import worker
+from mobilevd.training.preemption import PreemptedError
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_sigterm_reaches_the_processes_and_their_end_is_waited_for(job, tmp_path
     monkeypatch.setattr(worker.sys, "executable", str(torchrun))
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        with pytest.raises(MobileVDError, match="Machine 0 of 2 did not finish"):
+        with pytest.raises(PreemptedError, match="Machine 0 of 2 was asked to stop"):
             worker.together(job(3), tmp_path / "work", gang(0, 1))
     finally:
         signal.signal(signal.SIGTERM, before)
