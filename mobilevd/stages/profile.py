@@ -172,6 +172,7 @@ def _measured(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
 def _base(job: Job, spec: GraphSpec, feed: dict, target: Target) -> ProfileReport:
     """The network before distillation, in the same form: one of its many evaluations."""
     network, _ = job.network("finetune")
+    job.workdir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=job.workdir, prefix="base-") as aside:
         path = Path(aside) / "base.onnx"
         export(OneClip(network), spec, path, job.recipe.quantize.opset)

@@ -14,6 +14,7 @@ from mobilevd.shapes import AddedIds, Images, Tokens
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RESIZED_AT_ONCE = 32  # pictures: one for each row and column of a frame are gigabytes
 USUAL_BUCKET, BUCKETS = 127, 256
 
 
@@ -36,7 +37,8 @@ def resizing(height: int, width: int, side: int) -> tuple[Float[Tensor, "S H"], 
 
     def matrix(size: int) -> Tensor:
         rows = torch.eye(size)[:, None, :, None].expand(-1, -1, -1, side)
-        return _resize_with_antialiasing(rows.contiguous(), (side, side))[:, 0, :, 0].T.contiguous()
+        parts = (_resize_with_antialiasing(part.contiguous(), (side, side)) for part in rows.split(RESIZED_AT_ONCE))
+        return torch.cat([part[:, 0, :, 0] for part in parts]).T.contiguous()
 
     return matrix(height), matrix(width)
 

@@ -75,9 +75,9 @@ def test_the_base_may_be_timed_beside_it_block_by_block(given, tmp_path):
     recipe = one_step.recipe()
     recipe = recipe.model_copy(update={"profile": recipe.profile.model_copy(update={"base": True})})
     inputs = given | {"finetune": given["funnel"].model_copy(update={"stage": "finetune"})}
-    record = profile.run(recipe, inputs, tmp_path, device="host-cpu")
+    record = profile.run(recipe, inputs, tmp_path / "new", device="host-cpu")
     assert record.figures["profile.host-cpu.base_p50_ms"] > 0
-    assert (tmp_path / record.pictures["time by block"]).stat().st_size > 5_000
+    assert (tmp_path / "new" / record.pictures["time by block"]).stat().st_size > 5_000
     [middle] = [row for row in record.tables["blocks"] if row["part"] == "mid_block"]
     assert middle["base, ms"] > 0
     assert middle["float, ms"] is None  # the graphs of these tests are one convolution
