@@ -13,6 +13,7 @@ from mobilevd.settings import Health
 
 Curves = dict[str, list[tuple[int, float]]]
 MEMORY = 50
+NOT_FINITE = "a step is not finite"
 SIGNATURE, MOTION, COPIES, COLOURS, LOOPS = (
     "val_signature",
     "val_motion_ratio",
@@ -52,18 +53,15 @@ class Watch:
         """Whether nothing is wrong at this moment."""
         return not self._on
 
-    def look(self, curves: Curves, step: int) -> list[Alarm]:
-        """The alarms that begin at ``step``."""
+    def look(self, curves: Curves, step: int, error: MobileVDError | None = None) -> list[Alarm]:
+        """The alarms that begin at ``step``; ``error``: its loss or gradient was NaN or infinite."""
         s = self.settings
         found = [*_validation(curves, s), *_gradients(curves, s), *_discriminator(curves, s), *_samples(curves, s)]
         alarms = [Alarm(step, *alarm) for alarm in found if alarm[0] not in self._on]
-        self._on = {what for what, *_ in found}
+        if error is not None and NOT_FINITE not in self._on:
+            alarms.insert(0, Alarm(step, error.what, float(error.got), "must be finite", s.not_finite))
+        self._on = {what for what, *_ in found} | (set() if error is None else {NOT_FINITE})
         return alarms
-
-
-def not_finite(step: int, error: MobileVDError, settings: Health) -> Alarm:
-    """The alarm for a loss or a gradient that is NaN or infinite."""
-    return Alarm(step, error.what, float(error.got), "must be finite", settings.not_finite)
 
 
 def _validation(curves: Curves, s: Health):

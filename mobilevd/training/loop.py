@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mobilevd import progress
 from mobilevd.errors import IntegrityError
-from mobilevd.training import health
 from mobilevd.training.checkpoints import Checkpoint, Checkpoints, NotWrittenError
 from mobilevd.training.health import Alarm, Curves, UnhealthyError, Watch
 from mobilevd.training.learner import Learner, NonFiniteError
@@ -118,21 +117,20 @@ class _Loop:
             yield self._done
 
     def _step(self, k: int) -> None:
-        began = time.perf_counter()
+        began, error = time.perf_counter(), None
         try:
             self._record(k + 1, self._t.step(k))
-            alarms = []
-        except NonFiniteError as error:
+        except NonFiniteError as found:
             if self._t.watch is None:
                 raise
-            alarms = [health.not_finite(k + 1, error, self._t.watch.settings)]
+            error = found
             for learner in self._t.learners:
                 learner.drop()
         self._done, self._run.steps_taken = k + 1, self._run.steps_taken + 1
         self._run.seconds["steps"] += time.perf_counter() - began
         if self._due(self._t.validate_every) and self._t.validate:
             self._validate()
-        alarms += self._t.watch.look(self._run.curves, k + 1) if self._t.watch else []
+        alarms = self._t.watch.look(self._run.curves, k + 1, error) if self._t.watch else []
         if not self._answered(alarms) and self._due(self._t.checkpoint_every or self._t.validate_every):
             self._save()
         self._tell()

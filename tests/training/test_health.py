@@ -1,5 +1,7 @@
 """Each alarm on a student made to collapse that way: a few free clips, trained into it by the real loop."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -175,6 +177,14 @@ def test_checkpoints_saved_during_an_alarm_are_no_way_back(train, tmp_path):
     checkpoints = Checkpoints(tmp_path / "c", "t")
     assert checkpoints.newest().step == 24
     assert checkpoints.newest(healthy=True) is None
+
+
+def test_steps_that_stay_not_a_number_are_told_once_and_leave_no_healthy_checkpoint(train, tmp_path):
+    lost = lambda student, k: _nan_at(k if 12 <= k < 20 else -1)(student, k)  # noqa: E731
+    trained, _ = train(loss=lost, lr=1e-3, folder="c")
+    assert [alarm.step for alarm in trained.alarms] == [13]
+    saved = {int(path.name[-2:]): json.loads((path / "state.json").read_text()) for path in (tmp_path / "c").iterdir()}
+    assert {step: about["healthy"] for step, about in saved.items()} == {16: False, 24: True}
 
 
 def test_an_alarm_that_goes_on_is_told_once(train):
