@@ -1,8 +1,9 @@
 """The trainer beside a plain loop of diffusers' kind, same clips, draws, losses. ``python benchmarks/training.py``
 
 The plain loop reads pixels, encodes them at every step, keeps plain cross-attention, and has the discriminator's whole
-encoder in autograd, for fakes and real clips, in both turns. Ours are the real stages. Each measurement is a process of
-its own, the two take turns, medians of processor seconds count; exit code 1 when a limit is missed.
+encoder in autograd, for fakes and real clips, in both turns. Ours are the real stages. Both run in every precision that
+the processor has, and ours is held against the plain loop in the same one and in fp32. Each measurement is a process of
+its own, all take turns, medians of processor seconds count; exit code 1 when a limit is missed in the best precision.
 """
 
 import argparse
@@ -26,6 +27,7 @@ prepare: {windows_per_source: 2, rendered: {train_per_photo: 1, validation_per_p
 training: {health: {clips: 1}}
 """
 FEWEST = {"min_train_clips": 4, "min_validation_clips": 1}
+PRECISIONS = ("fp32", "bf16")
 LIMITS = {"finetune": 1.8, "distill": 1.5}  # times as fast
 MEMORY, LOADING, CHECKPOINT_S = 0.7, 0.03, 2.0  # of the plain loop's peak; of a step; for a GB
 LOSSES_APART = 0.02  # our latents are kept in half precision
@@ -39,6 +41,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3, help="processes of each kind")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--stage", choices=LIMITS, action="append", help="only this stage")
+    options.add_argument("--precision", choices=PRECISIONS, action="append", help="only this one, and fp32")
     options.add_argument("--json", action="store_true", help="figures as JSON")
     options.add_argument("--child", nargs="*", help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -49,16 +52,23 @@ def main() -> int:
         child(given.threads, "prepare", folder)
         found = {}
         for stage in given.stage or LIMITS:
-            runs = {who: [] for who in ("plain", "ours")}
+            runs = {f"{who} {p}": [] for p in precisions(given.precision) for who in ("plain", "ours")}
             for _ in range(given.rounds):
                 for who, kept in runs.items():
-                    kept.append(child(given.threads, who, stage, folder, str(given.steps)))
+                    kept.append(child(given.threads, *who.split(), stage, folder, str(given.steps)))
             found[stage] = {who: joined(kept) for who, kept in runs.items()}
         saved = child(given.threads, "checkpoint", folder)
     print(json.dumps({**found, "checkpoint": saved}, indent=2)) if given.json else None
-    kept = [judged(stage, **both) for stage, both in found.items()]
+    kept = [max([judged(stage, p, runs) for p in PRECISIONS if f"ours {p}" in runs]) for stage, runs in found.items()]
     print(f"a checkpoint: {saved['seconds_per_gb']:.2f} s for a GB written and sealed, at most {CHECKPOINT_S:g}")
     return int(not all(kept) or saved["seconds_per_gb"] > CHECKPOINT_S)
+
+
+def precisions(asked: list[str] | None) -> list[str]:
+    """fp32, and what was asked for; nothing: bf16 where the processor has it."""
+    if asked is None:
+        asked = ["bf16"] if child(1, "has", "bf16") else []
+    return ["fp32", *(p for p in asked if p != "fp32")]
 
 
 def child(threads: int, *words: str) -> dict:
@@ -81,17 +91,20 @@ def joined(runs: list[dict]) -> dict:
     }
 
 
-def judged(stage: str, plain: dict, ours: dict) -> bool:
-    """Print one stage's comparison; whether it keeps its limits."""
+def judged(stage: str, precision: str, runs: dict[str, dict]) -> bool:
+    """Print one stage's comparison in one precision; whether it keeps its limits beside the plain loop in fp32."""
+    plain, alike, ours = runs["plain fp32"], runs[f"plain {precision}"], runs[f"ours {precision}"]
     faster, memory = plain["step_s"] / ours["step_s"], ours["peak_mb"] / plain["peak_mb"]
     apart = max(abs(a - b) / abs(b) for a, b in zip(ours["losses"], plain["losses"], strict=True))
     loading = ours["shares"].get("clips", 0.0)
-    print(f"{stage}: {plain['step_s']:.3f} s a step by the plain loop, {ours['step_s']:.3f} s by ours: ", end="")
-    print(f"{faster:.2f} times as fast, at least {LIMITS[stage]:g}")
+    print(f"{stage}: {plain['step_s']:.3f} s a step by the plain loop, {ours['step_s']:.3f} s by ours in {precision}:")
+    print(f"  {faster:.2f} times as fast, at least {LIMITS[stage]:g}", end="")
+    same = alike["step_s"] / ours["step_s"]
+    print("" if precision == "fp32" else f"; the plain loop in {precision} {alike['step_s']:.3f} s: {same:.2f} times")
     print(f"  peak memory {ours['peak_mb']:.0f} of {plain['peak_mb']:.0f} MB: {memory:.2f}, at most {MEMORY:g}")
     print(f"  reading clips {loading:.2%} of a step, at most {LOADING:.0%}")
     print(f"  losses of the first {COMPARED} steps differ by at most {apart:.1e} of them, at most {LOSSES_APART:g}")
-    for who, run in (("plain", plain), ("ours", ours)):
+    for who, run in (("plain", alike), ("ours", ours)):
         shares = run["shares"] | {"all else": 1.0 - sum(run["shares"].values())}
         print(f"  {who}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     return faster >= LIMITS[stage] and memory <= MEMORY and loading <= LOADING and apart <= LOSSES_APART
@@ -138,13 +151,14 @@ class Enough(Exception):  # noqa: N818 (nothing is wrong)
     """All steps were timed."""
 
 
-def recipe(folder: str):
+def recipe(folder: str, precision: str = "fp32"):
     from mobilevd import params
 
     path = Path(folder) / "recipe.yaml"
     path.write_text(RECIPE, encoding="utf-8")
     read = params.load(path)
-    return read.model_copy(update={"prepare": read.prepare.model_copy(update=FEWEST)})
+    training = read.training.model_copy(update={"precision": precision})
+    return read.model_copy(update={"prepare": read.prepare.model_copy(update=FEWEST), "training": training})
 
 
 def prepare(folder: str) -> dict:
@@ -161,7 +175,7 @@ def prepare(folder: str) -> dict:
     return {"clips": inputs["prepare"].figures["prepare.train_clips"]}
 
 
-def ours(stage: str, folder: str, steps: str) -> dict:
+def ours(precision: str, stage: str, folder: str, steps: str) -> dict:
     """The real stage, left when enough steps were timed."""
     import importlib
 
@@ -196,14 +210,16 @@ def ours(stage: str, folder: str, steps: str) -> dict:
     }
     with tempfile.TemporaryDirectory(dir=folder) as workdir:
         try:
-            importlib.import_module(f"mobilevd.stages.{stage}").run(recipe(folder), records, Path(workdir))
+            importlib.import_module(f"mobilevd.stages.{stage}").run(recipe(folder, precision), records, Path(workdir))
         except Enough:
             return clock.figures()
     raise RuntimeError("the recipe has fewer steps than were to be timed")
 
 
-def plain(stage: str, folder: str, steps: str) -> dict:
-    """A loop as it is usually written."""
+def plain(precision: str, stage: str, folder: str, steps: str) -> dict:
+    """A loop as it is usually written; in half precision under torch's own autocast."""
+    import torch
+
     from mobilevd.method.discriminator import Discriminator
     from mobilevd.svd.unet import VideoUNet
 
@@ -218,7 +234,8 @@ def plain(stage: str, folder: str, steps: str) -> dict:
     try:
         for step in range(10**6):
             clock.step()
-            loop.take(step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loop.take(step)
     except Enough:
         return clock.figures()
 
@@ -356,7 +373,14 @@ def checkpoint(folder: str) -> dict:
     return {"gb": gigabytes, "seconds_per_gb": min(took) / gigabytes, "all_s": took}
 
 
-CHILDREN = {"prepare": prepare, "ours": ours, "plain": plain, "checkpoint": checkpoint}
+def has(precision: str) -> bool:
+    """Whether this processor has arithmetic of that precision."""
+    from mobilevd.training import precision as precisions
+
+    return precisions.has(precision)
+
+
+CHILDREN = {"prepare": prepare, "has": has, "ours": ours, "plain": plain, "checkpoint": checkpoint}
 
 if __name__ == "__main__":
     sys.exit(main())

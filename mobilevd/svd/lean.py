@@ -46,10 +46,15 @@ class _Lean(FeedForward):
 
 
 class _Gated(torch.autograd.Function):
-    """(1) y = W2 (h ⊙ gelu(g)) + b2 with (h, g) = W1 x + b1; backward computes h and g once more."""
+    """(1) y = W2 (h ⊙ gelu(g)) + b2 with (h, g) = W1 x + b1; backward computes h and g once more.
+
+    Under autocast in its precision; gradients of weights are summed over blocks in the weights' own.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -> Tensor:
+        ctx.given = x.dtype, W1.dtype
+        x, W1, b1, W2, b2 = (t.to(_precision(x)) for t in (x, W1, b1, W2, b2))
         ctx.save_for_backward(x, W1, b1, W2)
         rows = x.reshape(-1, x.shape[-1])
         y = x.new_empty(len(rows), len(W2))
@@ -62,18 +67,25 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_y: Tensor):
         """Gradients of x, W1, b1, W2 and b2; None for weights that are frozen."""
-        x, W1, b1, W2 = ctx.saved_tensors
+        (x, W1, b1, W2), (x_dtype, dtype) = ctx.saved_tensors, ctx.given
         rows, d_rows = x.reshape(-1, x.shape[-1]), d_y.reshape(-1, d_y.shape[-1])
         d_x, moves = torch.empty_like(rows), ctx.needs_input_grad[1]
-        d_W1, d_b1, d_W2, d_b2 = (torch.zeros_like(t) for t in (W1, b1, W2, d_rows[0])) if moves else (None,) * 4
+        weights = (W1, b1, W2, d_rows[0])
+        d_W1, d_b1, d_W2, d_b2 = (torch.zeros_like(t, dtype=dtype) for t in weights) if moves else (None,) * 4
         for part, d_part, out in zip(rows.split(ROWS), d_rows.split(ROWS), d_x.split(ROWS), strict=True):
             h, g = torch.addmm(b1, part, W1.T).chunk(2, dim=1)
             active, d_wide = nn.functional.gelu(g), d_part @ W2
             d_both = torch.cat([d_wide * active, torch.ops.aten.gelu_backward(d_wide * h, g)], dim=1)
             torch.mm(d_both, W1, out=out)
             if moves:
-                d_W2.addmm_(d_part.T, h * active)
-                d_W1.addmm_(d_both.T, part)
+                d_W2 += d_part.T @ (h * active)
+                d_W1 += d_both.T @ part
                 d_b1 += d_both.sum(0)
                 d_b2 += d_part.sum(0)
-        return d_x.view_as(x), d_W1, d_b1, d_W2, d_b2
+        return d_x.view_as(x).to(x_dtype), d_W1, d_b1, d_W2, d_b2
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """What autocast would compute in where ``x`` is; its own where there is none."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -6,16 +6,16 @@ differentiates through the heads twice, which DDP's hooks do not allow.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mobilevd import progress
 from mobilevd.settings import Training
 from mobilevd.svd import lean
-from mobilevd.training import sharding
-
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from mobilevd.training import precision, sharding
 
 
 class Engine:
@@ -26,7 +26,9 @@ class Engine:
         on_cpu = not torch.cuda.is_available()
         self.accelerator = Accelerator(cpu=on_cpu)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        self._plain = on_cpu and settings.precision == "fp32" and not (settings.compile or settings.shard)
+        self._plain = on_cpu and not (settings.compile or settings.shard)
+        if note := precision.warning(self.device.type, settings.precision):
+            progress.say(note)
         self.rank, self.ranks = self.accelerator.process_index, self.accelerator.num_processes
 
     def prepare(self, network: nn.Module) -> nn.Module:
@@ -43,10 +45,9 @@ class Engine:
         """The trained network is what it was before, but for its weights."""
         lean.restore(network)
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager:
         """Inside, the recipe's precision."""
-        dtype = HALF.get(self.settings.precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        return precision.autocast(self.device.type, self.settings.precision)
 
     def scaler(self) -> torch.amp.GradScaler:
         """One optimizer's loss scaling: fp16's gradients would vanish; for other precisions it does nothing."""

@@ -5,6 +5,7 @@ import copy
 import pytest
 import tiny_svd
 import torch
+from diffusers.models.attention import FeedForward
 from torch import nn
 
 from mobilevd.method import cross_attention, temporal_multiscale
@@ -71,3 +72,21 @@ def test_the_same_bits_come_out_every_time():
     arranged.zero_grad()
     _, again, _ = learn(arranged, *given(torch.float32))
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_under_autocast_it_computes_in_half_and_sums_gradients_of_weights_in_full(monkeypatch):
+    monkeypatch.setattr(lean, "ROWS", 100)
+    g = torch.Generator().manual_seed(0)
+    whole = FeedForward(16, activation_fn="geglu").double()
+    x = torch.randn(250, 16, generator=g, dtype=torch.float64)
+    half = lean.arrange(nn.Sequential(copy.deepcopy(whole).float()))
+    x_half = x.float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y_half = half(x_half)
+    y = whole(x.requires_grad_())
+    y.square().mean().backward(), y_half.float().square().mean().backward()
+    assert y_half.dtype == torch.bfloat16
+    pairs = zip([x_half, *half.parameters()], [x, *whole.parameters()], strict=True)
+    for got, want in ((one.grad, other.grad) for one, other in pairs):
+        assert got.dtype == torch.float32
+        assert float((got - want).norm() / want.norm()) < 0.02
