@@ -71,11 +71,8 @@ def run(training: Training) -> Run:
 class _Loop:
     def __init__(self, training: Training):
         self._t, self._engine = training, training.learners[0].engine
-        self._run, self._done, self._saved = (
-            Run(),
-            0,
-            None,
-        )  # ``_saved``: the step of the checkpoint that holds all this
+        self._run, self._done = Run(), 0
+        self._saved: int | None = None  # the step of the checkpoint that holds all this
 
     def run(self) -> Run:
         """As the function of that name."""
