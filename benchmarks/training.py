@@ -31,6 +31,7 @@ PRECISIONS = ("fp32", "bf16")
 LIMITS = {"finetune": 1.8, "distill": 1.5}  # times as fast
 MEMORY, LOADING, CHECKPOINT_S = 0.7, 0.03, 2.0  # of the plain loop's peak; of a step; for a GB
 LOSSES_APART = 0.02  # our latents are kept in half precision
+PAUSE_S = 35.0  # Linux writes what is 30 s old
 WARM, COMPARED = 1, 3  # steps that are not timed; steps whose losses are compared
 
 
@@ -358,7 +359,10 @@ class PlainDistill(Plain):
 
 
 def checkpoint(folder: str) -> dict:
-    """Seconds to write and seal a checkpoint of half a GB, by the clock; the best of three."""
+    """Seconds to write and seal a checkpoint of half a GB, by the clock; the best of three, a pause between them.
+
+    In a training minutes lie between two, in which the system puts the last one on the disk.
+    """
     import torch
 
     from mobilevd.training.checkpoints import Checkpoints
@@ -369,6 +373,7 @@ def checkpoint(folder: str) -> dict:
         began = time.perf_counter()
         kept.save(step, {"generator": tensors}, {})
         took.append(time.perf_counter() - began)
+        time.sleep(PAUSE_S)
     gigabytes = sum(t.numel() * t.element_size() for t in tensors.values()) / 1e9
     return {"gb": gigabytes, "seconds_per_gb": min(took) / gigabytes, "all_s": took}
 
