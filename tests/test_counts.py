@@ -4,6 +4,7 @@ In one file, one after the other: a process counts each network once.
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,15 @@ def test_every_count_is_the_papers_within_its_tolerance():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("document", "what"), [("README.md", "--ladder"), ("docs/paper_map.md", "--ablations")])
-def test_table_of_a_document_is_what_the_command_prints(document, what):
+@pytest.mark.parametrize(
+    ("document", "what", "measured"),
+    [("README.md", "--ladder", True), ("docs/paper_map.md", "--ablations", False)],
+)
+def test_table_of_a_document_is_what_the_command_prints(document, what, measured):
+    """But for the README's last column, which ``benchmarks/ladder.py`` measures."""
     text = (ROOT / document).read_text(encoding="utf-8")
     assert f"`mobilevd cost {what} --markdown`" in text
+    text = re.sub(r"(?m)^(\|.*\|)[^|\n]*\|$", r"\1", text) if measured else text
     table = printed(what, "--markdown").strip()
     assert table.startswith("| ")
     assert f"\n\n{table}\n\n" in text
