@@ -53,6 +53,7 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -> Tensor:
+        """y, as x, over the rows of x; what backward needs is kept in ``ctx``."""
         ctx.given = x.dtype, W1.dtype
         x, W1, b1, W2, b2 = (t.to(_precision(x)) for t in (x, W1, b1, W2, b2))
         ctx.save_for_backward(x, W1, b1, W2)

@@ -1,7 +1,7 @@
 """Half precision under a training: autocast, and what a processor is better off without.
 
 **Keeps** weights, gradients of weights, averages and states in fp32. **Changes** on a processor attention stays in
-fp32: its kernel in half precision is several times slower backward (``tests/training/test_precision.py``).
+fp32 (``tests/training/test_precision.py``): torch's kernel in half precision is the slower one backward.
 """
 
 from collections.abc import Iterator
