@@ -34,6 +34,6 @@ def test_convolutions_over_time_have_finite_gradients_in_bf16():
         torch.manual_seed(seed)
         convolution = inference.over_time(nn.Sequential(nn.Conv3d(32, 32, (3, 1, 1), padding=(1, 0, 0))))
         with torch.autocast("cpu", torch.bfloat16):
-            y = convolution(torch.randn(1, 32, 2, 4, 4))
+            y = convolution(torch.randn(1, 32, 2, 4, 4, requires_grad=True))
         y.float().square().mean().backward()
         assert all(w.grad.isfinite().all() for w in convolution.parameters())

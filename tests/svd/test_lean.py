@@ -75,10 +75,10 @@ def test_the_same_bits_come_out_every_time():
 
 
 def test_under_autocast_it_computes_in_half_and_sums_gradients_of_weights_in_full(monkeypatch):
-    monkeypatch.setattr(lean, "ROWS", 100)
+    monkeypatch.setattr(lean, "ROWS", 2)  # many sums
     g = torch.Generator().manual_seed(0)
     whole = FeedForward(16, activation_fn="geglu").double()
-    x = torch.randn(250, 16, generator=g, dtype=torch.float64)
+    x = torch.randn(1000, 16, generator=g, dtype=torch.float64)
     half = lean.arrange(nn.Sequential(copy.deepcopy(whole).float()))
     x_half = x.float().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
