@@ -25,6 +25,7 @@ def main(job_file: Path) -> None:
     began = time.perf_counter()
     session = _open(job)
     compiled = time.perf_counter()
+    Path(job["compiled"]).touch()  # so that whoever finds this process dead knows in which step
     outputs = {}
     for index, path in enumerate(job["feeds"]):
         with np.load(path, allow_pickle=False) as feed:

@@ -6,6 +6,7 @@ and with ONNX Runtime's CPU; the emulator's speed is the host's, so no latency i
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -134,17 +135,30 @@ def _in_own_process(
         "htp_arch": target.htp_arch,
         "feeds": paths,
         "outputs": None,
+        "compiled": str(aside / "compiled"),
         "answer": str(aside / "answer.json"),
     }
     write_json(aside / "job.json", job)
     command = [sys.executable, "-m", "mobilevd.device.emulator", str(aside / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=aside)
     if done.returncode != 0:
-        said = " ".join(done.stderr.strip().splitlines()[-3:])
-        raise EffectError("The NPU's compiler failed", got=f"exit {done.returncode}: {said}", where=str(model))
+        raise _failed(done, model, context if (aside / "compiled").is_file() else None)
     with np.load(job["answer"] + ".npz", allow_pickle=False) as stored:
         outputs = [stored[str(index)] for index in range(len(feeds))]
     return json.loads((aside / "answer.json").read_text(encoding="utf-8")), outputs
+
+
+def _failed(done: subprocess.CompletedProcess, model: Path, compiled: Path | None) -> EffectError:
+    """Which step failed: the compiler's, or the emulated run of the binary that it had written."""
+    died = done.returncode < 0
+    end = f"signal {-done.returncode} ({signal.Signals(-done.returncode).name})" if died else f"exit {done.returncode}"
+    got = ": ".join(filter(None, (end, " ".join(done.stderr.strip().splitlines()[-3:]))))
+    if compiled is None:
+        allowed = "a binary and exit 0; mobilevd preflight MODEL says what this device would not take"
+        return EffectError("The NPU's compiler failed", got=got, allowed=allowed, where=str(model))
+    allowed = "a run to its end; at 16-bit activations norm → Sigmoid → Mul can end it, as it can come out as noise"
+    what = "The emulated run failed, after the compiler had written its binary"
+    return EffectError(what, got=got, allowed=f"{allowed} (docs/device.md)", where=f"{compiled}, of {model}")
 
 
 def _files(context: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """On Qualcomm's own compiler and emulator: the whole tiny network, and the collapse that silu.py is there for."""
 
+import sys
+
 import numpy as np
 import one_step
 import onnx
@@ -83,5 +85,30 @@ def test_a_graph_that_falls_apart_is_refused_by_its_nodes():
 
 def test_a_model_that_is_none_fails_with_the_compilers_words(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(np.arange(64, dtype=np.uint8).tobytes())
-    with pytest.raises(EffectError, match="compiler failed"):
+    with pytest.raises(EffectError, match="compiler failed") as error:
         htp.compile_and_run(tmp_path / "broken.onnx", SNAPDRAGON, tmp_path / "c.onnx")
+    assert error.value.where == str(tmp_path / "broken.onnx")
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "got"),
+    [
+        (
+            "pathlib.Path(job['compiled']).touch(); os.kill(os.getpid(), 11)",
+            "emulated run failed",
+            "signal 11 (SIGSEGV)",
+        ),
+        ("os.kill(os.getpid(), 11)", "compiler failed", "signal 11 (SIGSEGV)"),
+        ("pathlib.Path(job['compiled']).touch(); sys.exit('no shape')", "emulated run failed", "exit 1: no shape"),
+    ],
+)
+def test_a_process_that_dies_is_told_by_the_step_it_was_in(code, what, got, tmp_path, monkeypatch):
+    stand_in = tmp_path / "python"
+    body = f"import json, os, pathlib, sys\njob = json.loads(pathlib.Path(sys.argv[3]).read_text())\n{code}\n"
+    stand_in.write_text(f"#!{sys.executable} -S\n{body}", encoding="utf-8")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(htp.sys, "executable", str(stand_in))
+    with pytest.raises(EffectError, match=what) as error:
+        htp.compile_and_run(tmp_path / "m.onnx", SNAPDRAGON, tmp_path / "c.onnx")
+    assert error.value.got == got
+    assert error.value.where.startswith(str(tmp_path / ("c.onnx" if "run" in what else "m.onnx")))
