@@ -65,12 +65,15 @@ def quantizers(
     ] = None,
     iterations: Annotated[int, typer.Option(help="Of adaround, per layer.", min=1)] = 10_000,
     budget_db: Annotated[float | None, typer.Option(help="Mixed precision so far above the noise, too.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only rows with this in their name, e.g. mixed; may be given twice.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """One student under every quantizer on its own run's clips and seeds: SQNR, MB, noisiest layers, FVD."""
     from mobilevd.stages import quantizers as stage
 
-    ways = stage.ways(rounding, iterations, budget_db)
+    ways = stage.ways(rounding, iterations, budget_db, only or ())
     rows = stage.compare(model, out, ways)
     show(rows if as_json else stage.shown(rows), as_json)
     for line in stage.lines(rows) if not as_json else ():

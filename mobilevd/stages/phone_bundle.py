@@ -41,18 +41,31 @@ decoder. Every file's sha256 is in `manifest.json`.
 ON_NPU = """
 `npu/` holds the one step compiled for the Snapdragon 8 Gen 3 ({mb:.1f} MB, {partitions} partition; on Qualcomm's
 emulator {db:.1f} dB to ONNX Runtime's CPU). `QNN_SDK_ROOT=… sh npu/run_adb.sh` runs it on a phone that is plugged in,
-with Qualcomm's AI Engine Direct SDK, and compares its output. The script was never run: no phone was at hand.
+with Qualcomm's AI Engine Direct SDK, and compares its output. The script was never run on a phone: none was at hand.
 """
 RUN_ADB = """#!/bin/sh
 # The one step on the NPU of a Snapdragon 8 Gen 3 that is plugged in: QNN_SDK_ROOT=... sh run_adb.sh
 # Needs adb, Qualcomm's AI Engine Direct SDK, and numpy for the comparison. ANDROID_SERIAL chooses among phones.
 set -eu
 cd "$(dirname "$0")"
+end() {
+    echo "run_adb.sh: $1" >&2
+    exit 1
+}
 : "${QNN_SDK_ROOT:?must name the folder of the AI Engine Direct SDK}"
-there=/data/local/tmp/mobilevd
-adb shell mkdir -p "$there"
-for name in bin/aarch64-android/qnn-net-run lib/aarch64-android/libQnnHtp.so lib/aarch64-android/libQnnSystem.so \\
-    lib/aarch64-android/libQnnHtpV75Stub.so lib/hexagon-v75/unsigned/libQnnHtpV75Skel.so; do
+there=/data/local/tmp/mobilevd-npu
+set -- bin/aarch64-android/qnn-net-run lib/aarch64-android/libQnnHtp.so lib/aarch64-android/libQnnSystem.so \\
+    lib/aarch64-android/libQnnHtpV75Stub.so lib/hexagon-v75/unsigned/libQnnHtpV75Skel.so
+for name in "$@"; do
+    [ -f "$QNN_SDK_ROOT/$name" ] || end "no $name in $QNN_SDK_ROOT: QNN_SDK_ROOT must name the AI Engine Direct SDK"
+done
+command -v adb > /dev/null || end "adb is not on PATH: install Android's platform-tools"
+python3 -c 'import numpy' || end "python3 with numpy is needed to compare the phone's output"
+[ "$(adb get-state)" = device ] ||
+    end "no phone answers: see adb devices; it needs USB debugging; among several, ANDROID_SERIAL names one"
+adb shell "rm -rf $there && mkdir -p $there"
+rm -rf out
+for name in "$@"; do
     adb push "$QNN_SDK_ROOT/$name" "$there/"
 done
 adb push @BINARY@ input_list.txt sample "$there/"
@@ -60,6 +73,7 @@ adb shell "cd $there && chmod +x qnn-net-run && LD_LIBRARY_PATH=. ADSP_LIBRARY_P
     --backend libQnnHtp.so --retrieve_context @BINARY@ --input_list input_list.txt --output_dir out \\
     --perf_profile burst --profiling_level basic --num_inferences 20"
 adb pull "$there/out" out
+adb shell "rm -rf $there"
 python3 -c '
 import glob, numpy
 wanted = numpy.fromfile("sample/latents.raw", "float32")

@@ -7,7 +7,7 @@ the quantizer alone (``tests/stages/test_quantizers.py``). **Axes** latents 1 F 
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,16 @@ class Run:
         return inputs.load(self.source.parent)
 
 
-def ways(rounding: str | None = None, iterations: int = 10_000, budget_db: float | None = None) -> dict[str, dict]:
-    """``WAYS``, and what else is asked for: aimet's with another rounding of the weights, and mixed precision."""
+def ways(
+    rounding: str | None = None,
+    iterations: int = 10_000,
+    budget_db: float | None = None,
+    only: Collection[str] = (),
+) -> dict[str, dict]:
+    """``WAYS``, and what else is asked for: aimet's with another rounding of the weights, and mixed precision.
+
+    Of them, those with one of the words ``only`` in their name. Errors: MobileVDError for a word that none has.
+    """
     found = dict(WAYS)
     if rounding:
         how = {"rounding": rounding, "iterations": iterations}
@@ -70,7 +78,10 @@ def ways(rounding: str | None = None, iterations: int = 10_000, budget_db: float
     if budget_db is not None:
         mixed = {"quantizer": "onnxruntime", "activations": "mixed", "budget_db": budget_db}
         found[f"onnxruntime mixed, {budget_db:g} dB"] = mixed
-    return found
+    for word in only:
+        if not any(word in name for name in found):
+            raise MobileVDError("No quantizer is called so", got=word, allowed="; ".join(found), where="--only")
+    return {name: way for name, way in found.items() if not only or any(word in name for word in only)}
 
 
 def compare(model: str, out: Path, how: dict[str, dict], features: Features | None = None) -> list[dict]:
@@ -105,13 +116,16 @@ def compare(model: str, out: Path, how: dict[str, dict], features: Features | No
 def shown(rows: list[dict]) -> list[dict]:
     """The rows without what does not fit into a terminal."""
     keys = {"way": "quantizer", "sqnr_db": "SQNR, dB", "mb": "MB", "fvd": "FVD", "fvd_to_float": "to float"}
-    return [{name: row[key] for key, name in keys.items()} | {"less float's": _interval(row)} for row in rows]
+    told = [{name: row[key] for key, name in keys.items()} | {"less float's": _interval(row)} for row in rows]
+    seconds = [f"{row['quantize_cpu_s']:.0f}" if "quantize_cpu_s" in row else None for row in rows]
+    return [row | {"CPU s": spent} for row, spent in zip(told, seconds, strict=True)]
 
 
 def lines(rows: list[dict]) -> list[str]:
-    """The noisiest layers of every way."""
+    """The noisiest layers of every way, and the blocks that mixed precision gave 16 bits."""
+    wide = [f"{row['way']}: 16 bits in {', '.join(row['wide_blocks'])}" for row in rows if row.get("wide_blocks")]
     noisy = [(row["way"], row["noisiest_layers"][:SHOWN]) for row in rows if "noisiest_layers" in row]
-    return [f"{way}: {one['layer']} {one['sqnr_db']:.1f} dB" for way, layers in noisy for one in layers]
+    return [f"{way}: {one['layer']} {one['sqnr_db']:.1f} dB" for way, layers in noisy for one in layers] + wide
 
 
 def _run(bundle: Path, workdir: Path, features: Features) -> Run:
@@ -133,12 +147,13 @@ def _quantized(run: Run, folder: Path, changes: dict) -> tuple[dict, Path]:
     given = [quantize.feeds(job, spec, path, count) for path, count in zip(job.clips(), counts, strict=True)]
     folder.mkdir(parents=True)
     spec.save(folder)
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     made = quantize.quantized(settings, run.source, target, *given)
     return {
         "sqnr_db": made.sqnr_db,
         "mb": file_bytes(target) / MB,
         "quantize_s": time.perf_counter() - began,
+        "quantize_cpu_s": time.process_time() - spent,
         "calibration_clips": made.seen.clips,
         "noisiest_layers": [{"layer": name, "sqnr_db": value} for name, value in quantize.worst(made)],
         "blocks": made.blocks,

@@ -101,6 +101,8 @@ def test_the_noisiest_layers_stand_below_the_table(compared):
     worst = rows[1]["noisiest_layers"]
     told = [f"{rows[1]['way']}: {one['layer']} {one['sqnr_db']:.1f} dB" for one in worst[:2]]
     assert quantizers.lines(rows)[:2] == told
+    mixed = rows[2] | {"way": "mixed", "wide_blocks": ["conv_in", "up_blocks.3"]}
+    assert quantizers.lines([rows[0], mixed])[-1] == "mixed: 16 bits in conv_in, up_blocks.3"
     assert len(quantizers.lines(rows)) == 2 * len(WAYS)
     assert [row["SQNR, dB"] for row in quantizers.shown(rows)] == [row["sqnr_db"] for row in rows]
 
@@ -139,3 +141,12 @@ def test_aimets_rounding_and_mixed_precision_are_further_ways():
         "quantizer": "aimet", "rounding": "adaround", "iterations": 7,
     }  # fmt: skip
     assert more["onnxruntime mixed, 30 dB"]["budget_db"] == 30.0
+
+
+def test_only_the_ways_with_a_word_in_their_name_and_an_unknown_word_is_refused_with_all_names():
+    assert list(quantizers.ways("seq_mse", only=["seq_mse", "onnxruntime W8A8"])) == [
+        "onnxruntime W8A8", "aimet W8A16, seq_mse", "aimet W8A8, seq_mse",
+    ]  # fmt: skip
+    with pytest.raises(MobileVDError, match="No quantizer is called so") as error:
+        quantizers.ways(only=["mixed"])
+    assert error.value.allowed == "; ".join(WAYS | quantizers.WAYS)
