@@ -3,6 +3,7 @@
 Needs numpy, onnxruntime and pillow. It is copied into phone bundles, beside ``normal.py``.
 """
 
+import argparse
 import hashlib
 import json
 import sys
@@ -18,13 +19,28 @@ from normal import unit_noise  # noqa: E402
 HOME = Path(__file__).resolve().parent
 
 
-def main(photo: str, out: str, seed: str = "0") -> None:
+def main() -> None:
     """One photograph in, one film out; the same seed makes the same motion."""
+    options = argparse.ArgumentParser(description="Animate a photograph with this folder alone.")
+    options.add_argument("photo", help="a picture that Pillow reads")
+    options.add_argument("out", help="the film: its name ends in .webp or .gif")
+    options.add_argument("seed", type=int, nargs="?", default=0)
+    given = options.parse_args()
+    if not given.out.lower().endswith((".webp", ".gif")):
+        options.error(f"the film's name must end in .webp or .gif, got {given.out}")
     check()
     settings = json.loads((HOME / "pipeline.json").read_text(encoding="utf-8"))
-    frames = animate(fitted(photo, settings["clip"]), settings, int(seed))
+    try:
+        image = fitted(given.photo, settings["clip"])
+    except OSError as error:
+        options.error(f"the photograph cannot be read: {error}")
+    film(animate(image, settings, given.seed), given.out, settings["clip"]["fps"])
+
+
+def film(frames: np.ndarray, out: str, fps: float) -> None:
+    """Write the frames as one picture that moves."""
     pictures = [Image.fromarray(frame) for frame in frames]
-    duration = round(1000 / settings["clip"]["fps"])
+    duration = round(1000 / fps)
     pictures[0].save(out, save_all=True, append_images=pictures[1:], duration=duration, loop=0, lossless=True)
     print(f"{out}: {len(pictures)} frames")
 
@@ -32,6 +48,8 @@ def main(photo: str, out: str, seed: str = "0") -> None:
 def check() -> None:
     """Every file has the digest that the manifest lists."""
     for name, digest in json.loads((HOME / "manifest.json").read_text(encoding="utf-8"))["files"].items():
+        if not (HOME / name).is_file():
+            raise SystemExit(f"{name} is missing in {HOME}")
         if hashlib.sha256((HOME / name).read_bytes()).hexdigest() != digest:
             raise SystemExit(f"{name} is not the file that was bundled")
 
@@ -82,4 +100,4 @@ def run(name: str, value: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -28,7 +28,7 @@ def shown(found: list[dict]) -> list[dict]:
     return [
         {
             "graph": row["graph"],
-            "MB": row["weights_mb"],
+            "weights, MB": row["weights_mb"],
             "GFLOPs": row["gflops"],
             "largest tensor": row["largest_tensor"],
             "not taken": len(row["findings"]),

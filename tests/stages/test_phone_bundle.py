@@ -70,12 +70,28 @@ def test_every_file_is_listed_with_its_digest_and_its_size_is_told(made):
     assert f"| onnx/quantized.onnx | {size:.2f} |" in told
 
 
+@pytest.mark.parametrize(
+    ("photo", "out", "said"),
+    [
+        ("none.png", "film.webp", "photograph cannot be read: [Errno 2] No such file"),
+        (__file__, "film.webp", "photograph cannot be read: cannot identify image file"),
+        ("none.png", "film.mp4", "must end in .webp or .gif, got film.mp4"),
+    ],
+)
+def test_the_example_says_in_a_line_what_it_cannot_use(made, photo, out, said):
+    done = film(made[0], photo, out)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+
+
 def test_the_example_refuses_a_file_that_changed(bundle, tmp_path):
     phone_bundle.write(str(bundle), tmp_path / "bundle")
     (tmp_path / "bundle" / "pipeline.json").write_text("{}")
     done = film(tmp_path / "bundle", "photo.png", "film.webp")
     assert done.returncode == 1
     assert "pipeline.json is not the file that was bundled" in done.stderr
+    (tmp_path / "bundle" / "pipeline.json").unlink()
+    assert "pipeline.json is missing" in film(tmp_path / "bundle", "photo.png", "film.webp").stderr
 
 
 def test_a_folder_that_is_there_is_left_alone(made, bundle):
