@@ -35,7 +35,7 @@ def main() -> None:
     given = options.parse_args()
     folder = given.folder.resolve() / given.size
     if given.inside:
-        print(json.dumps(STEPS[given.inside](folder, given.size)))
+        print(json.dumps(told(STEPS[given.inside], folder, given.size)))
         return
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "report.json"
@@ -44,6 +44,16 @@ def main() -> None:
         known[step] = apart(step, given)
         report.write_text(json.dumps(known, indent=2) + "\n")
     print(json.dumps(known, indent=2))
+
+
+def told(step, folder: Path, size: str) -> dict:
+    """What a step says; an error of the package as one more thing that it says."""
+    from mobilevd.errors import MobileVDError
+
+    try:
+        return step(folder, size)
+    except MobileVDError as error:
+        return {"error": str(error)}
 
 
 def apart(step: str, given: argparse.Namespace) -> dict:
@@ -110,14 +120,14 @@ def ends(folder: Path, size: str) -> dict:
     return told
 
 
-def quantize(folder: Path, size: str, quantizer: str, name: str = "float", **how) -> dict:
+def quantize(folder: Path, size: str, quantizer: str, **how) -> dict:
     """Calibrate, quantize, and hold against float on a clip that calibration did not see."""
     from mobilevd.device import inputs
     from mobilevd.device.export import file_bytes
     from mobilevd.settings import Quantize
     from mobilevd.stages import quantize as stage
 
-    spec, source, target = inputs.load(folder), folder / f"{name}.onnx", folder / f"{name}-{quantizer}.onnx"
+    spec, source, target = inputs.load(folder), folder / "float.onnx", folder / f"float-{quantizer}.onnx"
     settings = Quantize(quantizer=quantizer.partition("-")[0], **how)
     *calibration, checked = feeds(size, spec, CALIBRATION[size] + 1)
     made = stage.quantized(settings, source, target, calibration, [checked])
@@ -125,18 +135,27 @@ def quantize(folder: Path, size: str, quantizer: str, name: str = "float", **how
     return told | ({"wide": list(made.chosen.wide), "alone": made.chosen.alone} if made.chosen.alone else {})
 
 
-def compile_(folder: Path, size: str, name: str = "float") -> dict:
+def compile_(folder: Path, size: str) -> dict:
     """The W8A16 graph for the Snapdragon 8 Gen 3's NPU, run once on Qualcomm's emulator."""
     from mobilevd.device import htp, inputs, preflight
     from mobilevd.device.targets import SNAPDRAGON
     from mobilevd.settings import Quantize
 
-    graph = folder / f"{name}-onnxruntime.onnx"
+    graph = folder / "float-onnxruntime.onnx"
     preflight.check(graph, SNAPDRAGON).require()
     [feed] = feeds(size, inputs.load(folder), CALIBRATION[size] + 1)[-1:]
-    report = htp.check(folder / f"{name}.onnx", graph, SNAPDRAGON, folder / f"npu-{name}" / "context.onnx", [feed])
+    report = htp.check(folder / "float.onnx", graph, SNAPDRAGON, folder / "npu-float" / "context.onnx", [feed])
     told = report.model_dump(mode="json", exclude={"on_cpu"}) | {"fallbacks": report.fallbacks}
     return told | {"refused": refusal(htp.require, report, Quantize().min_sqnr_db)}
+
+
+def forms(folder: Path, size: str) -> dict:
+    """Both forms of SiLU on the emulator, in as much of the network as it runs with Sigmoid and Mul."""
+    import silu_forms
+
+    from mobilevd.device import inputs
+
+    return silu_forms.compared(folder, feeds(size, inputs.load(folder), CALIBRATION[size] + 1))
 
 
 STEPS = {
@@ -148,8 +167,7 @@ STEPS = {
     "mixed": lambda *to: quantize(*to, "onnxruntime-mixed", activations="mixed", budget_db=BUDGET_DB),
     "compile": compile_,
     "export with Sigmoid": lambda *to: export(*to, "sigmoid", rewrite_silu=False),
-    "quantize with Sigmoid": lambda *to: quantize(*to, "onnxruntime", "sigmoid"),
-    "compile with Sigmoid": lambda *to: compile_(*to, "sigmoid"),
+    "compile with Sigmoid": forms,
 }
 
 
