@@ -203,6 +203,7 @@ def ours(precision: str, stage: str, folder: str, steps: str) -> dict:
         (VideoUNet, "encode", "encoder forward"),
         (Discriminator, "forward", "heads forward"),
         (Learner, "gather", "backward of the {0.name}"),
+        (Learner, "ready", "clip, optimizer, average"),
         (Learner, "move", "clip, optimizer, average"),
     ):
         clock.watch(owner, method, name)

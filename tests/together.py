@@ -1,8 +1,9 @@
 """One adversarial training, alone or by two processes: ``python together.py FOLDER NAME:HOW:STEPS …``.
 
-HOW is ``alone`` (batch 2), ``parts`` (2 parts of batch 1), ``data`` (two processes, batch 1) or ``split`` (the same,
-the network split over both). Processes are forked with what torchrun sets, for imports take long. The same NAME goes on
-from its checkpoints; each run prints its curves as JSON.
+HOW is ``alone`` (batch 2), ``parts`` (2 parts of batch 1), ``apart`` (two processes, batch 1, on machines without a
+common disk), ``split`` (two processes, the network split over both) or ``back`` (apart, a small network that goes wrong
+once). Processes are forked with what torchrun sets, for imports take long. The same NAME goes on from its checkpoints;
+each run prints its curves as JSON.
 """
 
 import json
@@ -16,9 +17,12 @@ from killable import clips, network
 
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
-from mobilevd.settings import Adversarial, Training
-from mobilevd.training import duel
+from mobilevd.settings import Adversarial, Health, Optim, Training
+from mobilevd.training import duel, loop
 from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.engine import Engine
+from mobilevd.training.health import Watch
+from mobilevd.training.learner import Learner
 
 SETTINGS = {
     "generator": {"lr": 1e-3, "warmup_steps": 2},
@@ -26,7 +30,7 @@ SETTINGS = {
     "head_channels": 16,
     "validate_every": 2,
 }
-CUT = {"alone": {"batch_size": 2}, "parts": {"accumulate": 2}, "data": {}, "split": {}}
+CUT = {"alone": {"batch_size": 2}, "parts": {"accumulate": 2}, "apart": {}, "split": {}}
 
 
 def train(folder: Path, how: str, steps: int, rank: int) -> None:
@@ -44,15 +48,35 @@ def train(folder: Path, how: str, steps: int, rank: int) -> None:
         print("curves", json.dumps(trained.curves), flush=True)
 
 
+def back(folder: Path, steps: int, rank: int) -> None:
+    """The second process's loss is not a number once, at the third step; the first process tells what happened."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 4)
+    learner = Learner("network", network, Optim(lr=0.1), steps, Engine(Training()), ema_decay=0.5)
+    bad = [1.0, 1.0, float("nan") if rank else 1.0]
+
+    def step(k: int) -> dict[str, float]:
+        loss = network(torch.ones(1, 4)).square().sum() * (bad.pop(0) if bad else 1.0)
+        learner.gather(loss, k)
+        return learner.move(k, learner.ready(k))
+
+    watch = Watch(Health(not_finite="roll_back"))
+    rest = {"checkpoints": Checkpoints(folder, "t"), "score": "val", "leave_best": True, "watch": watch}
+    trained = loop.run(loop.Training(step, steps, [learner], "t", lambda k: {"val": abs(k - 2.0)}, **rest))
+    told = {"notes": trained.notes, "weight": network.weight.sum().item(), "steps": trained.steps_taken}
+    sys.stdout.write(f"told {json.dumps(told)}\n")  # at once, for both do
+
+
 def main(folder: Path, plans: list[str]) -> None:
     clips(folder / "train.safetensors", 5), clips(folder / "validation.safetensors", 2)
     for plan in plans:
         name, how, steps = plan.split(":")
-        ranks = 2 if how in ("data", "split") else 1
+        ranks = 2 if how in ("apart", "split", "back") else 1
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        children = [fork(folder / name, how, int(steps), rank, ranks, port) for rank in range(ranks)]
+        homes = [folder / f"{name}{rank or ''}" if how in ("apart", "back") else folder / name for rank in range(ranks)]
+        children = [fork(home, how, int(steps), rank, ranks, port) for rank, home in enumerate(homes)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         if any(codes):
             sys.exit(f"{plan} ended with {codes}")
@@ -62,12 +86,13 @@ def fork(folder: Path, how: str, steps: int, rank: int, ranks: int, port: int) -
     if child := os.fork():
         return child
     if ranks > 1:
-        of_torchrun = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        local = rank if how == "split" else 0
+        of_torchrun = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         of_torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({key: str(value) for key, value in of_torchrun.items()})
     code = 1
     try:
-        train(folder, how, steps, rank)
+        back(folder, steps, rank) if how == "back" else train(folder, how, steps, rank)
         code = 0
     finally:
         sys.stdout.flush()

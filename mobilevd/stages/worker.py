@@ -20,7 +20,7 @@ from mobilevd.errors import MobileVDError
 from mobilevd.params import Recipe
 from mobilevd.training.preemption import PreemptedError, Preemption
 
-JOB, MADE = "job.json", "made.json"
+JOB, MADE, CHECKPOINTS = "job.json", "made.json", "checkpoints"
 LOOK_EVERY_S = 1.0
 GRACE_S = 110  # a spot machine goes two minutes after it said so
 
@@ -75,6 +75,7 @@ def together(job: Job, workdir: Path, gang: Gang) -> StageRecord | None:
             where="the task's own output above; machines.nodes, machines.rendezvous_minutes",
         )
     if gang.node:
+        shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)  # what the first machine sent here
         return None
     return StageRecord.model_validate_json((workdir / MADE).read_bytes())
 
@@ -112,7 +113,7 @@ def _beside(workdir: Path, rank: int) -> Path:
     own = workdir / "ranks" / str(rank)
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
-    (own / "checkpoints").symlink_to(workdir / "checkpoints", target_is_directory=True)
+    (own / CHECKPOINTS).symlink_to(workdir / CHECKPOINTS, target_is_directory=True)
     return own
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mobilevd.artifacts import seal, verify, write_json
+from mobilevd.artifacts import MANIFEST, file_sha256, seal, verify, write_json
 from mobilevd.errors import IntegrityError, MobileVDError, RecipeError
 
 STATE = "state.json"
@@ -92,10 +92,11 @@ class Checkpoints:
         """
         folders = self._folders()
         for folder in reversed(folders):
-            if (damage := _damage(folder)) is not None:
-                self.passed_over.append(f"{folder.name}: {damage}")
-            elif not healthy or _about(folder).healthy:
-                return self._read(folder)
+            if healthy and (about := _about(folder)) is not None and not about.healthy:
+                continue
+            if (damage := _damage(folder)) is None:
+                return self.read(folder)
+            self.passed_over.append(f"{folder.name}: {damage}")
         if folders and not healthy:
             raise IntegrityError(
                 "No checkpoint of this training is intact",
@@ -105,9 +106,15 @@ class Checkpoints:
         return None
 
     def best(self) -> Checkpoint | None:
-        """The intact checkpoint with the lowest score, or None."""
-        scored = [f for f in self._folders() if _damage(f) is None and _about(f).score is not None]
-        return self._read(min(scored, key=lambda f: _about(f).score)) if scored else None
+        """The intact checkpoint with the lowest score among those saved without an alarm, or None."""
+        scored = _scored({f: about for f in self._folders() if (about := _about(f)) is not None})
+        intact = (f for f in sorted(scored, key=scored.get) if _damage(f) is None)
+        return self.read(found) if (found := next(intact, None)) else None
+
+    def seen(self, name: str, digest: str) -> Path | None:
+        """Where the checkpoint ``name`` lies whose manifest has ``digest``, on this machine; None if it does not."""
+        places = [place / name for place in (self.folder, self._resume) if place is not None]
+        return next((p for p in places if (p / MANIFEST).is_file() and file_sha256(p / MANIFEST) == digest), None)
 
     def drop_after(self, step: int) -> None:
         """Remove those of later steps: the training went back, and another start would go on from them."""
@@ -127,13 +134,14 @@ class Checkpoints:
         kept = set(folders[-self._keep_last :])
         abouts = {folder: about for folder in folders if (about := _about(folder)) is not None}
         kept |= set([f for f, about in abouts.items() if about.healthy][-1:])
-        scored = {f: about.score for f, about in abouts.items() if about.score is not None}
+        scored = _scored(abouts)
         kept |= {min(scored, key=scored.get)} if scored and self._keep_best else set()
         _on_disk(folders[-self._keep_last :][0])
         for old in set(folders) - kept:
             shutil.rmtree(old)
 
-    def _read(self, folder: Path) -> Checkpoint:
+    def read(self, folder: Path) -> Checkpoint:
+        """What lies in ``folder``, whose digests were checked. Errors: IntegrityError, it is of another training."""
         about = _about(folder)
         if about.fingerprint != self.fingerprint:
             raise IntegrityError(
@@ -181,6 +189,11 @@ def _about(folder: Path) -> About | None:
         return About.model_validate_json((folder / STATE).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def _scored(abouts: dict[Path, About]) -> dict[Path, float]:
+    """The scores of those that may be called the best: saved while nothing was wrong."""
+    return {f: about.score for f, about in abouts.items() if about.healthy and about.score is not None}
 
 
 def _damage(folder: Path) -> str | None:

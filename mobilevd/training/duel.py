@@ -112,7 +112,10 @@ class Turns:
         self.discriminator = Learner("discriminator", self._heads, self._s.discriminator, steps, engine)
 
     def take(self, step: int) -> dict[str, float]:
-        """Both turns on every part, then both halves move; the discriminator sees the fakes the generator just made."""
+        """Both turns on every part, then both halves move, or, when one's gradient is not finite, neither.
+
+        The discriminator sees the fakes the generator just made.
+        """
         told = []
         for batch, generators in self.feed.parts(step):
             if self._duel.mechanism:  # the same draw for every part, each with a graph of its own
@@ -121,7 +124,9 @@ class Turns:
             draws = data.stacked([adversarial.draw(x0, self._s, random) for x0, random in rows])
             fakes, losses = self._generators_turn(step, batch, draws)
             told.append(_floats(losses | self._discriminators_turn(step, batch, draws, fakes)))
-        moved = {"_g": self.generator.move(step), "_d": self.discriminator.move(step)}
+        halves = {"_g": self.generator, "_d": self.discriminator}
+        norms = {side: half.ready(step) for side, half in halves.items()}
+        moved = {side: half.move(step, norms[side]) for side, half in halves.items()}
         means = {name: sum(row[name] for row in told) / len(told) for name in told[0]}
         return means | {name + side: value for side, values in moved.items() for name, value in values.items()}
 

@@ -5,17 +5,21 @@
 differentiates through the heads twice, which DDP's hooks do not allow.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 
 from mobilevd import progress
 from mobilevd.settings import Training
 from mobilevd.svd import lean
 from mobilevd.training import precision, sharding
+
+BUCKET = 1 << 23  # numbers averaged in one exchange, for which they are copied; a larger tensor is one of its own
 
 
 class Engine:
@@ -29,6 +33,7 @@ class Engine:
         self._plain = on_cpu and not (settings.compile or settings.shard)
         if note := precision.warning(self.device.type, settings.precision):
             progress.say(note)
+        self.leads_machine = self.accelerator.is_local_main_process
         self.rank, self.ranks = self.accelerator.process_index, self.accelerator.num_processes
 
     def prepare(self, network: nn.Module) -> nn.Module:
@@ -66,13 +71,19 @@ class Engine:
             lean.arrange(network)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, in one exchange."""
-        tensors = list(tensors)
-        if self.ranks == 1 or not tensors:
-            return
-        flat = self.accelerator.reduce(torch.cat([t.reshape(-1) for t in tensors]), reduction="mean")
-        for t, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-            t.copy_(mean.view_as(t))
+        """Replace each tensor by its mean over the processes, in as few exchanges as ``BUCKET`` allows."""
+        for bucket in _buckets(tensors) if self.ranks > 1 else ():
+            flat = self.accelerator.reduce(torch.cat([t.reshape(-1) for t in bucket]), reduction="mean")
+            for t, mean in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+                t.copy_(mean.view_as(t))
+
+    def tell(self, value: object) -> Any:
+        """The first process's ``value``, in all of them."""
+        return broadcast_object_list([value])[0]
+
+    def spread(self, t: Tensor) -> Tensor:
+        """The first process's tensor, in all of them; those of the others have its form."""
+        return broadcast(t.to(self.device)).cpu()
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Every value's mean over the processes, so that all of them record and decide the same."""
@@ -85,3 +96,16 @@ class Engine:
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is up on any process."""
         return self.mean({"flag": float(flag)})["flag"] > 0.0
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors in their order, as many together as fit."""
+    bucket, numbers = [], 0
+    for t in tensors:
+        if bucket and numbers + t.numel() > BUCKET:
+            yield bucket
+            bucket, numbers = [], 0
+        bucket.append(t)
+        numbers += t.numel()
+    if bucket:
+        yield bucket

@@ -13,6 +13,7 @@ from mobilevd.settings import Health
 
 Curves = dict[str, list[tuple[int, float]]]
 MEMORY = 50
+LEAST_SCALE = 1.0e-4  # of fp16's losses: from 65536, thirty overflows without a while between them
 NOT_FINITE = "a step is not finite"
 SIGNATURE, MOTION, COPIES, COLOURS, LOOPS = (
     "val_signature",
@@ -56,7 +57,7 @@ class Watch:
     def look(self, curves: Curves, step: int, error: MobileVDError | None = None) -> list[Alarm]:
         """The alarms that begin at ``step``; ``error``: its loss or gradient was NaN or infinite."""
         s = self.settings
-        found = [*_validation(curves, s), *_gradients(curves, s), *_discriminator(curves, s), *_samples(curves, s)]
+        found = [*_finite(curves, s), *_gradients(curves, s), *_discriminator(curves, s), *_samples(curves, s)]
         alarms = [Alarm(step, *alarm) for alarm in found if alarm[0] not in self._on]
         if error is not None and NOT_FINITE not in self._on:
             alarms.insert(0, Alarm(step, error.what, float(error.got), "must be finite", s.not_finite))
@@ -64,10 +65,13 @@ class Watch:
         return alarms
 
 
-def _validation(curves: Curves, s: Health):
-    for name in [name for name in curves if name.startswith("val_")]:
-        if not math.isfinite(curves[name][-1][1]):
-            yield f"{name} is not finite", curves[name][-1][1], "must be finite", s.not_finite
+def _finite(curves: Curves, s: Health):
+    """In fp16 a step that overflows is left out, its losses are recorded, and its scale is halved: now and then."""
+    for name, value in ((name, points[-1][1]) for name, points in curves.items()):
+        if name.startswith(("val_", "loss")) and not math.isfinite(value):
+            yield f"{name} is not finite", value, "must be finite", s.not_finite
+        if name.startswith("loss_scale") and value < LEAST_SCALE:
+            yield f"{name} fell", value, f"at least {LEAST_SCALE:g}: gradients overflow at every scale", s.not_finite
 
 
 def _gradients(curves: Curves, s: Health):

@@ -52,16 +52,36 @@ class Learner:
             self._finite("loss", float(loss.detach()), step)
         self._scaler.scale(loss / parts).backward()
 
-    def move(self, step: int) -> dict[str, float]:
-        """One update from what was gathered. Returns grad_norm (before clipping) and lr. Errors: NonFiniteError."""
+    @torch.no_grad()
+    def ready(self, step: int) -> float:
+        """Average what was gathered over the processes, clip it, and return its norm before. Errors: NonFiniteError.
+
+        Nothing has moved yet: where two learners share a step, both are asked before either moves.
+        """
+        for p in self.params:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        grads = [p.grad for p in self.params]
+        self.engine.average(g for g in grads if not sharding.split(g))  # those of a split network are already
+        self._scaler.unscale_(self._optimizer)  # after the average, so that all processes find an overflow alike
+        norm = float(sharding.norm(grads))
+        if not self._scaler.is_enabled():
+            self._finite("gradient norm", norm, step)
+        sharding.scale(grads, min(1.0, self.settings.max_grad_norm / (norm + 1.0e-6)))
+        return norm
+
+    def move(self, step: int, norm: float) -> dict[str, float]:
+        """One update, once ``ready`` gave ``norm``. Returns grad_norm (before clipping) and lr; in fp16 loss_scale."""
         share = optim.share(step, self.steps, self.settings) * self.slowed
         optim.set_share(self._optimizer, share)
-        told, scale = {"grad_norm": self._clipped(step), "lr": share * self.settings.lr}, self._scaler.get_scale()
+        told, scale = {"grad_norm": norm, "lr": share * self.settings.lr}, self._scaler.get_scale()
+        told |= {"loss_scale": scale} if self._scaler.is_enabled() else {}
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.drop()
         if self._scaler.get_scale() < scale:  # fp16 overflowed, and the step was left out
-            return {"lr": told["lr"]}
+            del told["grad_norm"]
+            return told
         if self.ema is not None:
             self.ema.update()
         return told
@@ -95,21 +115,6 @@ class Learner:
         self.slowed = state["slowed"]
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
-
-    @torch.no_grad()
-    def _clipped(self, step: int) -> float:
-        """Average the gradients over the processes (those of a split network are already), clip, return their norm."""
-        for p in self.params:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        grads = [p.grad for p in self.params]
-        self.engine.average(g for g in grads if not sharding.split(g))
-        self._scaler.unscale_(self._optimizer)  # after the average, so that all processes find an overflow alike
-        value = float(sharding.norm(grads))
-        if not self._scaler.is_enabled():
-            self._finite("gradient norm", value, step)
-        sharding.scale(grads, min(1.0, self.settings.max_grad_norm / (value + 1.0e-6)))
-        return value
 
     def _finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):

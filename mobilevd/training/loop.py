@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mobilevd import progress
-from mobilevd.errors import IntegrityError
+from mobilevd.training.agreement import agreed
 from mobilevd.training.checkpoints import Checkpoint, Checkpoints, NotWrittenError
 from mobilevd.training.health import Alarm, Curves, UnhealthyError, Watch
 from mobilevd.training.learner import Learner, NonFiniteError
@@ -76,9 +76,7 @@ class _Loop:
 
     def run(self) -> Run:
         """As the function of that name."""
-        saved = self._t.checkpoints.newest() if self._t.checkpoints else None
-        self._agree(saved)
-        if saved is not None:
+        if (saved := self._found(Checkpoints.newest)) is not None:
             self._load(saved)
             self._say(f"goes on after step {saved.step} of {self._t.steps}, from {saved.folder}")
             for damage in self._t.checkpoints.passed_over:
@@ -91,19 +89,24 @@ class _Loop:
                 if self._engine.any(preemption.asked):
                     self._leave()
         self._tell()  # a training that was resumed at its end had no step
-        if self._t.leave_best and (best := self._t.checkpoints.best()) is not None:
-            self._load(best)
-            self._say(f"leaves the weights of step {best.step}, the best by {self._t.score}")
+        if self._t.leave_best:
+            self._leave_best()
         return self._run
 
-    def _agree(self, saved: Checkpoint | None) -> None:
-        step = 0.0 if saved is None else float(saved.step)
-        if self._engine.any(self._engine.mean({"step": step})["step"] != step):
-            raise IntegrityError(
-                f"The processes of the training {self._t.label} found different checkpoints",
-                got=f"step {step:.0f} on process {self._engine.rank}",
-                allowed="the same on all machines",
-            )
+    def _found(self, find: Callable[[Checkpoints], Checkpoint | None]) -> Checkpoint | None:
+        """The checkpoint that the first process finds, in all of them."""
+        kept = self._t.checkpoints
+        return None if kept is None else agreed(kept, self._engine, lambda: find(kept))
+
+    def _leave_best(self) -> None:
+        """Weights and curves of the best checkpoint; what was wrong after it stays told."""
+        told = self._run.alarms, self._run.notes
+        if (best := self._found(Checkpoints.best)) is not None:
+            self._load(best)
+            self._run.alarms, self._run.notes = told
+            self._say(f"leaves the weights of step {best.step}, the best by {self._t.score} without an alarm")
+        else:
+            self._say(f"leaves the last weights: no checkpoint with {self._t.score} is without an alarm")
 
     def _shown(self, steps: Iterator[int]) -> Iterator[int]:
         """One bar, however many processes there are."""
@@ -161,13 +164,12 @@ class _Loop:
     def _rolled_back(self, alarms: list[Alarm]) -> bool:
         """Go back to the last healthy checkpoint, and on from there with lower rates."""
         run, settings = self._run, self._t.watch.settings
-        saved = self._t.checkpoints.newest(healthy=True) if self._t.checkpoints else None
+        saved = self._found(lambda kept: kept.newest(healthy=True))
         if saved is None or run.rollbacks == settings.rollbacks:
             self._stop(
                 alarms, "no healthy checkpoint" if saved is None else f"rolled back {run.rollbacks} times already"
             )
         told, notes, rollbacks = run.alarms, run.notes, run.rollbacks + 1
-        self._agree(saved)
         self._load(saved)
         if self._engine.main:
             self._t.checkpoints.drop_after(saved.step)

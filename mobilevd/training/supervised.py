@@ -62,7 +62,7 @@ def train(lesson: Lesson) -> loop.Run:
                 loss = lesson.loss(part.batch, part.generators)
             learner.gather(loss, k, s.accumulate)
             losses.append(float(loss.detach()))
-        return {"loss": sum(losses) / len(losses), **learner.move(k)}
+        return {"loss": sum(losses) / len(losses), **learner.move(k, learner.ready(k))}
 
     @torch.no_grad()
     def validate(k: int) -> dict[str, float]:

@@ -41,8 +41,8 @@ def test_the_newest_intact_one_is_found_behind_a_damaged_and_an_unfinished_one(c
 
 def test_the_last_the_best_and_the_last_healthy_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, "this training", keep_last=2)
-    for step, score in enumerate((5.0, 1.0, 4.0, 3.0, 2.0, 2.5), 1):
-        checkpoints.save(step, {}, {}, score, healthy=step == 3)
+    for step, score in enumerate((5.0, 1.0, 4.0, 0.5, 2.0, 0.7), 1):  # the lowest ones during an alarm
+        checkpoints.save(step, {}, {}, score, healthy=step in (2, 3))
     assert _kept(tmp_path) == [2, 3, 5, 6]
     assert checkpoints.best().step == 2
     assert checkpoints.newest().step == 6

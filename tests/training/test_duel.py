@@ -10,6 +10,7 @@ from mobilevd.settings import Adversarial, Training
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine
+from mobilevd.training.learner import NonFiniteError
 
 SETTINGS = Adversarial(
     steps=3,
@@ -48,6 +49,19 @@ def test_generator_and_heads_move_and_the_frozen_encoder_does_not(make):
     assert moved[1] > 0.9
     assert moved[2] == 0.0
     assert all(p.grad is None for p in fight.encoder.parameters())
+
+
+@pytest.mark.parametrize("half", ["generator", "discriminator"])
+def test_when_one_halfs_gradient_is_not_finite_neither_moves(make, half):
+    turns = duel.Turns(make(), Engine(Training()))
+    halves = {"generator": turns.generator, "discriminator": turns.discriminator}
+    before = {name: _weights(side.module) for name, side in halves.items()}
+    halves[half].params[0].register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(NonFiniteError, match=f"of the {half} is not finite"):
+        turns.take(0)
+    for name, side in halves.items():
+        assert all(torch.equal(p, before[name][n]) for n, p in side.module.named_parameters())
+    assert turns.generator.ema.updates == 0
 
 
 def test_no_part_of_the_frozen_encoder_is_in_a_checkpoint(make):

@@ -38,7 +38,7 @@ class Student(nn.Module):
 def train(real, tmp_path):
     """``train(target)``: 24 steps from the real clips towards ``target(real)``; or with a loss of one's own."""
 
-    def run(target=lambda real: real, loss=None, lr=0.1, folder=None, **changes):
+    def run(target=lambda real: real, loss=None, lr=0.1, folder=None, leave=None, **changes):
         student, settings = Student(real), Health(**(QUIET | changes))
         optim = Optim(lr=lr, betas=(0.0, 0.9), max_grad_norm=1e9, schedule="cosine" if loss is None else "constant")
         learner = Learner("student", student, optim, 24, Engine(Training()), ema_decay=0.5)
@@ -48,15 +48,15 @@ def train(real, tmp_path):
         def step(k):
             value = (student.clips - wanted).square().mean() if loss is None else loss(student, k)
             learner.gather(value, k)
-            return {"loss": float(value.detach()), **learner.move(k)}
+            return {"loss": float(value.detach()), **learner.move(k, learner.ready(k))}
 
         def validate(k):
             with learner.ema.swapped():
                 return shown(k, student.clips.detach())
 
         checkpoints = Checkpoints(tmp_path / folder, "t") if folder else None
-        training = loop.Training(step, 24, [learner], "t", validate, 8, checkpoints, watch=Watch(settings))
-        return loop.run(training), learner
+        left = {"score": leave, "leave_best": leave is not None, "watch": Watch(settings)}
+        return loop.run(loop.Training(step, 24, [learner], "t", validate, 8, checkpoints, **left)), learner
 
     return run
 
@@ -127,6 +127,24 @@ def test_not_a_number_skips_the_step_stops_or_rolls_back_as_the_recipe_says(trai
     assert learner.module.clips.isfinite().all()
     with pytest.raises(UnhealthyError, match="the recipe says to stop"):
         train(loss=_nan_at(9), lr=1e-3, not_finite="stop")
+
+
+def test_fp16_that_overflows_at_every_scale_and_a_loss_that_is_recorded_as_nan_are_told():
+    """In fp16, and among several processes, such a step raises nothing: it is left out."""
+    watch, curves = Watch(Health(**QUIET)), {"loss_scale_g": [(k, 2.0 ** (16 - k)) for k in range(30)]}
+    assert watch.look(curves, 29) == []
+    curves["loss_scale_g"].append((30, 2.0**-14))
+    curves["loss_g"] = [(30, float("nan"))]
+    assert {alarm.what for alarm in watch.look(curves, 30)} == {"loss_scale_g fell", "loss_g is not finite"}
+
+
+def test_the_best_of_a_training_that_ends_ill_is_left_and_what_was_wrong_stays_told(train):
+    """The lowest scores lie in the illness."""
+    ill = COLLAPSES["samples copy their first frame"]
+    trained, _ = train(ill, folder="c", leave="val_motion_ratio", min_motion_ratio=0.1)
+    assert trained.curves["val_motion_ratio"][-1][0] == 8
+    assert "samples copy their first frame" in {alarm.what for alarm in trained.alarms}
+    assert trained.notes == ["leaves the weights of step 8, the best by val_motion_ratio without an alarm"]
 
 
 def test_rolling_back_goes_on_from_the_last_healthy_checkpoint_more_slowly_and_says_so(train):

@@ -21,7 +21,7 @@ def _loss(module):
 
 def _move(learner, loss, step):
     learner.gather(loss, step)
-    return learner.move(step)
+    return learner.move(step, learner.ready(step))
 
 
 def test_only_the_groups_parameters_move(learn, linear):
@@ -56,7 +56,7 @@ def test_a_gradient_that_is_not_finite_stops_before_a_weight_moves(learn):
 def test_fp16_leaves_out_a_step_that_overflowed_and_lowers_its_scale(linear):
     learner = Learner("network", linear(), Optim(lr=0.1), 10, Engine(Training(precision="fp16")))
     before, scale = learner.module.weight.detach().clone(), learner.state()["scaler"]["scale"]
-    assert set(_move(learner, _loss(learner.module) * 1e35, 0)) == {"lr"}
+    assert set(_move(learner, _loss(learner.module) * 1e35, 0)) == {"lr", "loss_scale"}
     assert torch.equal(learner.module.weight, before)
     assert learner.state()["scaler"]["scale"] == scale / 2
     assert _move(learner, _loss(learner.module), 1)["grad_norm"] > 0

@@ -26,7 +26,7 @@ def train(linear, tmp_path):
             x = torch.randn(2, 4, generator=seeds.generator(0, "step", k))
             loss = (learner.module(x) - x).square().mean()
             learner.gather(loss, k)
-            return {"loss": float(loss.detach()), **learner.move(k)}
+            return {"loss": float(loss.detach()), **learner.move(k, learner.ready(k))}
 
         def validate(k):
             with learner.ema.swapped():

@@ -8,24 +8,31 @@ from pathlib import Path
 import pytest
 
 SCRIPT = str(Path(__file__).parents[1] / "together.py")
-PLANS = ("alone:alone:4", "parts:parts:4", "data:data:4", "split:split:2", "split:split:4", "split-alone:alone:4")
+WHOLE = ("alone:alone:4", "parts:parts:4", "apart:apart:4", "split:split:4")
+CUT = ("apart-cut:apart:4", "split-cut:split:4", "split-alone:alone:4")
+BACK = "back:back:4"
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """What the plans printed; ``split-alone`` goes on from the checkpoint that the split training left at step 2."""
+    """What the plans printed; those of ``CUT`` go on from the checkpoint that was left at step 2."""
     folder = tmp_path_factory.mktemp("together")
-    before = _run(folder, PLANS[:4])
-    shutil.copytree(folder / "split", folder / "split-alone")
-    return [before, _run(folder, PLANS[4:])]
+    before = _run(folder, WHOLE)
+    for name in (plan.split(":")[0] for plan in CUT):
+        shutil.copytree(folder / name.split("-")[0], folder / name)
+        shutil.rmtree(folder / name / "step-00000004")
+    return [before, _run(folder, [*CUT, BACK])]
 
 
 @pytest.fixture(scope="module")
 def curves(told):
     """The curves of every plan."""
+    return dict(zip((plan.split(":")[0] for plan in (*WHOLE, *CUT)), _lines(told, "curves "), strict=True))
+
+
+def _lines(told, start):
     lines = [line for done in told for line in done.stdout.splitlines()]
-    found = [json.loads(line.removeprefix("curves ")) for line in lines if line.startswith("curves ")]
-    return dict(zip(("alone", "parts", "data", "half", "split", "split-alone"), found, strict=True))
+    return [json.loads(line.removeprefix(start)) for line in lines if line.startswith(start)]
 
 
 def _run(folder, plans):
@@ -35,7 +42,7 @@ def _run(folder, plans):
     return done
 
 
-@pytest.mark.parametrize("how", ["parts", "data", "split", "split-alone"])
+@pytest.mark.parametrize("how", ["parts", "apart", "split", "split-alone"])
 def test_two_of_batch_one_have_the_losses_of_one_of_batch_two(curves, how):
     for name, points in curves["alone"].items():
         for (step, want), (_, got) in zip(points, curves[how][name], strict=True):
@@ -43,8 +50,20 @@ def test_two_of_batch_one_have_the_losses_of_one_of_batch_two(curves, how):
             assert got == pytest.approx(want, rel=rel, abs=2e-4), (name, step)
 
 
-def test_a_split_training_goes_on_from_its_checkpoint_with_the_same_bits(curves):
-    assert {name: points[: len(curves["half"][name])] for name, points in curves["split"].items()} == curves["half"]
+@pytest.mark.parametrize("how", ["split", "apart"])
+def test_processes_go_on_from_their_checkpoint_with_the_same_bits_on_one_disk_or_several(curves, how):
+    assert curves[f"{how}-cut"] == curves[how]
+
+
+def test_machines_without_a_common_disk_roll_back_and_end_with_the_best_together(told):
+    """One process's loss is not a number; without its sum the other one would not know."""
+    first, second = _lines(told, "told ")
+    assert first["weight"] == second["weight"]
+    assert (first["steps"], second["steps"]) == (5, 5)
+    assert first["notes"] == [
+        "rolled back to step 2; learning rates are 0.5 of the recipe's",
+        "leaves the weights of step 2, the best by val without an alarm",
+    ]
 
 
 def test_the_losses_move_so_that_equality_means_something(curves):
@@ -54,4 +73,4 @@ def test_the_losses_move_so_that_equality_means_something(curves):
 
 def test_two_processes_have_one_bar(told):
     ends = [line for done in told for line in done.stderr.splitlines() if line.startswith(("t: 4/4 (", "t: 2/2 ("))]
-    assert len(ends) == len(PLANS)
+    assert len(ends) == len(WHOLE) + len(CUT)
