@@ -101,10 +101,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def seal(folder: Path) -> Artifact:
-    """Write the manifest (relative path → sha256 of every file) into ``folder`` and return its Artifact."""
-    folder = Path(folder).resolve()
-    files = {p.relative_to(folder).as_posix(): file_sha256(p) for p in sorted(folder.rglob("*")) if _counts(p, folder)}
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> Artifact:
+    """Write the manifest (relative path → sha256 of every file) into ``folder`` and return its Artifact.
+
+    ``known``: digests that were taken while the files were written.
+    """
+    folder, known = Path(folder).resolve(), known or {}
+    paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if _counts(p, folder)}
+    files = {name: known.get(name) or file_sha256(path) for name, path in paths.items()}
     write_json(folder / MANIFEST, {"files": files})
     return Artifact(uri=str(folder), sha256=file_sha256(folder / MANIFEST))
 

@@ -1,9 +1,9 @@
 """One adversarial training, alone or by two processes: ``python together.py FOLDER NAME:HOW:STEPS …``.
 
 HOW is ``alone`` (batch 2), ``parts`` (2 parts of batch 1), ``apart`` (two processes, batch 1, on machines without a
-common disk), ``split`` (two processes, the network split over both) or ``back`` (apart, a small network that goes wrong
-once). Processes are forked with what torchrun sets, for imports take long. The same NAME goes on from its checkpoints;
-each run prints its curves as JSON.
+common disk), ``split`` (two processes, the network split over both), ``bf16`` or ``fp16`` (split, in that precision) or
+``back`` (apart, a small network that goes wrong once). Processes are forked with what torchrun sets, for imports take
+long. The same NAME goes on from its checkpoints; each run prints its curves as JSON.
 """
 
 import json
@@ -30,7 +30,8 @@ SETTINGS = {
     "head_channels": 16,
     "validate_every": 2,
 }
-CUT = {"alone": {"batch_size": 2}, "parts": {"accumulate": 2}, "apart": {}, "split": {}}
+CUT = {"alone": {"batch_size": 2}, "parts": {"accumulate": 2}, "apart": {}, "split": {}, "bf16": {}, "fp16": {}}
+SPLIT = {"split": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
 def train(folder: Path, how: str, steps: int, rank: int) -> None:
@@ -41,7 +42,7 @@ def train(folder: Path, how: str, steps: int, rank: int) -> None:
     mechanism = duel.Mechanism(blocks, 0.05, draw, settle)
     files = folder.parent / "train.safetensors", folder.parent / "validation.safetensors"
     settings, checkpoints = Adversarial(steps=steps, **SETTINGS, **CUT[how]), Checkpoints(folder, "t")
-    engine = Training(shard=how == "split")
+    engine = Training(shard=how in SPLIT, precision=SPLIT.get(how, "fp32"))
     fight = duel.Duel(generator, network(1), files, (ids, ids), settings, 0, "t", engine, checkpoints, mechanism)
     trained = duel.train(fight)
     if rank == 0:
@@ -71,7 +72,7 @@ def main(folder: Path, plans: list[str]) -> None:
     clips(folder / "train.safetensors", 5), clips(folder / "validation.safetensors", 2)
     for plan in plans:
         name, how, steps = plan.split(":")
-        ranks = 2 if how in ("apart", "split", "back") else 1
+        ranks = 1 if how in ("alone", "parts") else 2
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -86,7 +87,7 @@ def fork(folder: Path, how: str, steps: int, rank: int, ranks: int, port: int) -
     if child := os.fork():
         return child
     if ranks > 1:
-        local = rank if how == "split" else 0
+        local = rank if how in SPLIT else 0
         of_torchrun = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         of_torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({key: str(value) for key, value in of_torchrun.items()})

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mobilevd.artifacts import MANIFEST, file_sha256, seal, verify, write_json
 from mobilevd.errors import IntegrityError, MobileVDError, RecipeError
+from mobilevd.training import stream
 
 STATE = "state.json"
 
@@ -75,7 +75,7 @@ class Checkpoints:
             _write(aside, tensors, about)
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             allowed = f"room on the disk; {len(_steps(self.folder))} older ones are kept"
             raise NotWrittenError(
@@ -163,10 +163,10 @@ def check_resume(folder: Path) -> None:
 
 def _write(aside: Path, tensors: dict[str, dict[str, Tensor]], about: About) -> None:
     aside.mkdir(parents=True)
-    for name, named in tensors.items():
-        save_file({key: t.detach().cpu().contiguous() for key, t in named.items()}, aside / f"{name}.safetensors")
+    files = {f"{name}.safetensors": named for name, named in tensors.items()}
+    digests = {file: stream.save(named, aside / file) for file, named in files.items()}
     write_json(aside / STATE, about.model_dump())
-    seal(aside)
+    seal(aside, digests)
 
 
 def _on_disk(folder: Path) -> None:

@@ -30,7 +30,7 @@ class Engine:
         on_cpu = not torch.cuda.is_available()
         self.accelerator = Accelerator(cpu=on_cpu)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        self._plain = on_cpu and not (settings.compile or settings.shard)
+        self._plain = on_cpu and not settings.compile
         if note := precision.warning(self.device.type, settings.precision):
             progress.say(note)
         self.leads_machine = self.accelerator.is_local_main_process
@@ -53,10 +53,6 @@ class Engine:
     def autocast(self) -> AbstractContextManager:
         """Inside, the recipe's precision."""
         return precision.autocast(self.device.type, self.settings.precision)
-
-    def scaler(self) -> torch.amp.GradScaler:
-        """One optimizer's loss scaling: fp16's gradients would vanish; for other precisions it does nothing."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
 
     def place(self, frozen: nn.Module) -> nn.Module:
         """A network that only passes gradients on, in place: on the device, with as little kept for them."""

@@ -15,6 +15,7 @@ from mobilevd.settings import Optim
 from mobilevd.training import optim, sharding
 from mobilevd.training.ema import Ema
 from mobilevd.training.engine import Engine
+from mobilevd.training.scaling import LossScale
 
 
 class NonFiniteError(MobileVDError):
@@ -40,7 +41,10 @@ class Learner:
         groups = groups or optim.groups(module, settings)
         self.params = [p for params, _ in groups for p in params]
         fused = not any(sharding.split(p) for p in self.params)
-        self._optimizer, self._scaler = optim.make(groups, settings, fused), engine.scaler()
+        self._optimizer, self._scale = (
+            optim.make(groups, settings, fused),
+            LossScale(engine.settings.precision == "fp16"),
+        )
         self.ema = None if ema_decay is None else Ema(module, ema_decay)
 
     def gather(self, loss: Tensor, step: int, parts: int = 1) -> None:
@@ -50,7 +54,7 @@ class Learner:
         """
         if self.engine.ranks == 1:
             self._finite("loss", float(loss.detach()), step)
-        self._scaler.scale(loss / parts).backward()
+        self._scale.scaled(loss / parts).backward()
 
     @torch.no_grad()
     def ready(self, step: int) -> float:
@@ -63,9 +67,9 @@ class Learner:
                 p.grad = torch.zeros_like(p)
         grads = [p.grad for p in self.params]
         self.engine.average(g for g in grads if not sharding.split(g))  # those of a split network are already
-        self._scaler.unscale_(self._optimizer)  # after the average, so that all processes find an overflow alike
+        self._scale.undo(grads)
         norm = float(sharding.norm(grads))
-        if not self._scaler.is_enabled():
+        if not self._scale.enabled:
             self._finite("gradient norm", norm, step)
         sharding.scale(grads, min(1.0, self.settings.max_grad_norm / (norm + 1.0e-6)))
         return norm
@@ -74,15 +78,15 @@ class Learner:
         """One update, once ``ready`` gave ``norm``. Returns grad_norm (before clipping) and lr; in fp16 loss_scale."""
         share = optim.share(step, self.steps, self.settings) * self.slowed
         optim.set_share(self._optimizer, share)
-        told, scale = {"grad_norm": norm, "lr": share * self.settings.lr}, self._scaler.get_scale()
-        told |= {"loss_scale": scale} if self._scaler.is_enabled() else {}
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        told = {"grad_norm": norm, "lr": share * self.settings.lr}
+        told |= {"loss_scale": self._scale.value} if self._scale.enabled else {}
+        taken = self._scale.taken(norm)
+        if taken:
+            self._optimizer.step()
         self.drop()
-        if self._scaler.get_scale() < scale:  # fp16 overflowed, and the step was left out
+        if not taken:
             del told["grad_norm"]
-            return told
-        if self.ema is not None:
+        elif self.ema is not None:
             self.ema.update()
         return told
 
@@ -91,17 +95,19 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything a checkpoint must hold, by file name; every process must ask."""
+        """Everything a checkpoint must hold, by file name; every process must ask, the first one gets it."""
         files = {self.name: self.module.state_dict(), f"{self.name}-optimizer": optim.pack(self._optimizer)}
         files |= {} if self.ema is None else {f"{self.name}-ema": self.ema.average}
-        return {file: {key: sharding.whole(t) for key, t in named.items()} for file, named in files.items()}
+        return {
+            file: {key: sharding.kept(t, self.engine.main) for key, t in named.items()} for file, named in files.items()
+        }
 
     def state(self) -> dict[str, Any]:
         """The plain values beside the tensors."""
         return {
             "ema_updates": 0 if self.ema is None else self.ema.updates,
             "slowed": self.slowed,
-            "scaler": self._scaler.state_dict(),
+            "scaler": self._scale.state(),
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -113,8 +119,7 @@ class Learner:
         if self.ema is not None:
             self.ema.load(tensors[f"{self.name}-ema"], state["ema_updates"])
         self.slowed = state["slowed"]
-        if self._scaler.is_enabled():
-            self._scaler.load_state_dict(state["scaler"])
+        self._scale.load(state["scaler"])
 
     def _finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):

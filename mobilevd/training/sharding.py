@@ -18,7 +18,9 @@ def shard(network: nn.Module, device: torch.device, precision: str) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    policy = MixedPrecisionPolicy(param_dtype=DTYPE.get(precision), reduce_dtype=torch.float32)
+    policy = MixedPrecisionPolicy(  # autocast casts what goes in, where that is fine: not σ, nor a clip's ids
+        param_dtype=DTYPE.get(precision), reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
     blocks = [block for name in BLOCKS for block in getattr(network, name, None) or []]
     for block in [*blocks, network.mid_block]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -33,6 +35,14 @@ def split(t: Tensor) -> bool:
 def whole(t: Tensor) -> Tensor:
     """The tensor itself, gathered from all processes when it is split; every process must ask."""
     return t.detach().full_tensor() if split(t) else t.detach()
+
+
+def kept(t: Tensor, here: bool) -> Tensor:
+    """For a checkpoint: a split tensor is gathered off the device, ``here``; elsewhere nothing of it stays."""
+    if not split(t):
+        return t.detach()
+    gathered = t.detach().full_tensor()
+    return gathered.cpu() if here else gathered.new_empty(0)
 
 
 def like(t: Tensor, own: Tensor) -> Tensor:

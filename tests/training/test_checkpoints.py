@@ -141,7 +141,7 @@ def test_another_trainings_checkpoint_is_refused(checkpoints):
 
 def test_a_kill_while_writing_leaves_the_older_one(checkpoints, monkeypatch):
     _save(checkpoints, 1)
-    monkeypatch.setattr("mobilevd.training.checkpoints.seal", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("mobilevd.training.checkpoints.seal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         _save(checkpoints, 2)
     monkeypatch.undo()
@@ -153,7 +153,7 @@ def test_a_kill_while_writing_leaves_the_older_one(checkpoints, monkeypatch):
 def test_a_disk_that_fills_up_while_a_step_is_saved_again_leaves_the_first_one(checkpoints, monkeypatch):
     _save(checkpoints, 1)
 
-    def full(folder):
+    def full(*_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("mobilevd.training.checkpoints.seal", full)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = str(Path(__file__).parents[1] / "together.py")
-WHOLE = ("alone:alone:4", "parts:parts:4", "apart:apart:4", "split:split:4")
+WHOLE = ("alone:alone:4", "parts:parts:4", "apart:apart:4", "split:split:4", "bf16:bf16:2", "fp16:fp16:2")
 CUT = ("apart-cut:apart:4", "split-cut:split:4", "split-alone:alone:4")
 BACK = "back:back:4"
 
@@ -48,6 +48,13 @@ def test_two_of_batch_one_have_the_losses_of_one_of_batch_two(curves, how):
         for (step, want), (_, got) in zip(points, curves[how][name], strict=True):
             rel = 5e-3 if name.startswith("grad_norm") else 2e-3  # Adam's first steps divide by gradients near zero
             assert got == pytest.approx(want, rel=rel, abs=2e-4), (name, step)
+
+
+@pytest.mark.parametrize("how", ["bf16", "fp16"])
+def test_a_split_network_has_nearly_the_losses_of_a_whole_one_in_half_precision(curves, how):
+    for name in ("loss_g", "loss_d", "val_rec"):
+        for (step, got), (_, want) in zip(curves[how][name], curves["alone"][name], strict=False):
+            assert got == pytest.approx(want, rel=2e-2), (name, step)
 
 
 @pytest.mark.parametrize("how", ["split", "apart"])
