@@ -16,8 +16,8 @@ def draw(curves: Curves, path: Path, title: str) -> Path:
     rows = math.ceil(len(curves) / COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.4 * rows))
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    figure.subplots_adjust(left=0.05, right=0.98, hspace=0.45, bottom=0.3 / rows, top=1 - 0.25 / rows)
+    figure.suptitle(title, y=1 - 0.05 / rows, va="top")
+    figure.subplots_adjust(left=0.05, right=0.98, hspace=0.45, bottom=0.3 / rows, top=1 - 0.35 / rows)
     for index, (name, points) in enumerate(sorted(curves.items())):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
         steps, values = zip(*points, strict=True)
