@@ -40,10 +40,10 @@ class LossScale:
             self.value, self._good = self.value * 2, 0
         return finite
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, int | float]:
         """What a checkpoint must hold."""
         return {"scale": self.value, "good": self._good} if self.enabled else {}
 
-    def load(self, state: dict[str, float]) -> None:
+    def load(self, state: dict[str, int | float]) -> None:
         """Continue from what ``state`` gave."""
         self.value, self._good = (state["scale"], state["good"]) if self.enabled else (1.0, 0)
