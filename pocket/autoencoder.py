@@ -13,6 +13,8 @@ from resumable import Plan, train
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mobilevd.evaluation import lpips
+
 PATCH, LATENTS, GROUPS = 16, 8, 32
 CONFIG = {
     "in_channels": 3 * PATCH**2,
@@ -29,6 +31,7 @@ CLIPS_PER_STEP = 1
 ANCHOR = 12.0
 DECODER_FRAMES, DECODER_SIDE = 8, 16
 MAX_LATENT_NOISE = 0.3
+LOOKS = 1.0
 
 
 def train_autoencoder(paths: list[Path], plan: Plan, folder: Path) -> AutoencoderKLTemporalDecoder:
@@ -46,16 +49,19 @@ def train_decoder(vae: AutoencoderKLTemporalDecoder, paths: list[Path], encoded:
     """Teach the decoder alone to see through noise on the latents, frame against frame; the latents stay as they are.
 
     A denoiser leaves what it could not predict as noise in its samples, and such noise flickers when it is decoded.
+    What eight numbers cannot say of 16x16 pixels is LPIPS's: texture that looks right instead of its grey mean.
     """
     vae.requires_grad_(False)
     decoder = vae.decoder.requires_grad_(True)
     latents = load_file(encoded)["latents"]
     scale = vae.config.scaling_factor
+    looks = lpips.load()
 
     def loss_at(generator: torch.Generator) -> Tensor:
         raw, pixels = _noisy_window(latents, paths, generator)
         made = F.pixel_shuffle(decoder(raw / scale, num_frames=len(raw), image_only_indicator=_none(raw)), PATCH)
-        return F.l1_loss(made, pixels) + _edges(made, pixels) + F.l1_loss(made.diff(dim=0), pixels.diff(dim=0))
+        exact = F.l1_loss(made, pixels) + _edges(made, pixels) + F.l1_loss(made.diff(dim=0), pixels.diff(dim=0))
+        return exact + LOOKS * looks((made + 1) / 2, (pixels + 1) / 2).mean()
 
     vae.decoder = train(decoder, loss_at, plan, folder)
 

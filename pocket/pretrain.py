@@ -1,7 +1,7 @@
 """Make the pocket base: ``python pocket/pretrain.py all`` (hours on a CPU; stop it whenever, it goes on from there).
 
-Stages: corpus → autoencoder → image-encoder → decoder → network → longer → export. Everything seeded; state in
-``.cache/pocket``. ``adopt`` puts the shipped weights there, to go on from them.
+Stages: corpus → autoencoder → image-encoder → decoder → network → export. Everything seeded; state in
+``.cache/pocket``. ``adopt`` puts the shipped weights there, and ``longer`` goes on from them.
 """
 
 import json
@@ -31,10 +31,10 @@ CLIPS_PER_PHOTO = 45
 PLANS = {
     "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
-    "decoder": Plan(steps=1500, lr=3.0e-4, ema=0.99),
-    "network": Plan(steps=1000, lr=1.0e-3, warmup=100, ema=0.998, checkpoint_every=50),
-    "longer": Plan(steps=3400, lr=6.0e-4, warmup=100, ema=0.998, checkpoint_every=50, seed=1),
+    "decoder": Plan(steps=3000, lr=6.0e-4, ema=0.995, checkpoint_every=50),
+    "network": Plan(steps=8000, lr=5.0e-4, warmup=100, ema=0.998, checkpoint_every=100),
 }
+ONWARD = Plan(steps=8000, lr=3.0e-4, warmup=100, ema=0.998, checkpoint_every=100, seed=1)
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
@@ -70,13 +70,14 @@ def make_decoder() -> None:
 @app.command("network")
 def make_network() -> None:
     """Train the UNet on the encoded corpus, from scratch."""
-    _train_network("network", network.fresh(PLANS["network"].seed))
+    scale = Base(STATE / "base").vae.config.scaling_factor
+    _train_network("network", network.fresh(PLANS["network"].seed, scale), PLANS["network"])
 
 
 @app.command("longer")
 def make_network_longer() -> None:
     """Train the UNet on from where it stands."""
-    _train_network("longer", Base(STATE / "base").unet())
+    _train_network("longer", Base(STATE / "base").unet(), ONWARD)
 
 
 @app.command()
@@ -109,14 +110,13 @@ def everything() -> None:
     make_image_encoder()
     make_decoder()
     make_network()
-    make_network_longer()
     export()
 
 
-def _train_network(stage: str, start: VideoUNet) -> None:
+def _train_network(stage: str, start: VideoUNet, plan: Plan) -> None:
     base = Base(STATE / "base")
     encoded = network.encode(base, make_corpus(), STATE)
-    network.train_network(base, start, encoded, PLANS[stage], STATE / stage).save_pretrained(STATE / "base" / "unet")
+    network.train_network(base, start, encoded, plan, STATE / stage).save_pretrained(STATE / "base" / "unet")
 
 
 def _forget_where_it_was() -> None:

@@ -1,6 +1,6 @@
 """**Source** SVD's autoencoder (arXiv 2311.15127, Sec. 3). **Axes** pixels B F 3 H W in [0, 1].
 
-An autoencoder with 3·p² input channels sees p x p space-to-depth pixels (pocket: p = 4); SVD's own has p = 1.
+An autoencoder with 3·p² input channels sees p x p space-to-depth pixels (pocket: p = 16); SVD's own has p = 1.
 """
 
 import torch
