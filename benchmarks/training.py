@@ -29,9 +29,8 @@ training: {health: {clips: 1}}
 FEWEST = {"min_train_clips": 4, "min_validation_clips": 1}
 PRECISIONS = ("fp32", "bf16")
 LIMITS = {"finetune": 1.8, "distill": 1.5}  # times as fast
-MEMORY, LOADING, CHECKPOINT_S = 0.7, 0.03, 2.0  # of the plain loop's peak; of a step; for a GB
+MEMORY, LOADING = 0.7, 0.03  # of the plain loop's peak; of a step
 LOSSES_APART = 0.02  # our latents are kept in half precision
-PAUSE_S = 35.0  # Linux writes what is 30 s old
 WARM, COMPARED = 1, 3  # steps that are not timed; steps whose losses are compared
 
 
@@ -43,7 +42,6 @@ def main() -> int:
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--stage", choices=LIMITS, action="append", help="only this stage")
     options.add_argument("--precision", choices=PRECISIONS, action="append", help="only this one, and fp32")
-    options.add_argument("--checkpoint", action="store_true", help="only what a checkpoint costs")
     options.add_argument("--json", action="store_true", help="figures as JSON")
     options.add_argument("--child", nargs="*", help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -51,23 +49,17 @@ def main() -> int:
         print(json.dumps(CHILDREN[given.child[0]](*given.child[1:])))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        None if given.checkpoint else child(given.threads, "prepare", folder)
+        child(given.threads, "prepare", folder)
         found = {}
-        for stage in () if given.checkpoint else given.stage or LIMITS:
+        for stage in given.stage or LIMITS:
             runs = {f"{who} {p}": [] for p in precisions(given.precision) for who in ("plain", "ours")}
             for _ in range(given.rounds):
                 for who, kept in runs.items():
                     kept.append(child(given.threads, *who.split(), stage, folder, str(given.steps)))
             found[stage] = {who: joined(kept) for who, kept in runs.items()}
-        saved = child(given.threads, "checkpoint", folder)
-    print(json.dumps({**found, "checkpoint": saved}, indent=2)) if given.json else None
+    print(json.dumps(found, indent=2)) if given.json else None
     kept = [max([judged(stage, p, runs) for p in PRECISIONS if f"ours {p}" in runs]) for stage, runs in found.items()]
-    print(
-        f"a checkpoint: {saved['seconds_per_gb']:.2f} s for a GB written and sealed, at most {CHECKPOINT_S:g}", end=""
-    )
-    print(f" ({saved['processor_per_gb']:.2f} of the processor); by the library, digested afterwards,", end=" ")
-    print(f"{saved['plain_seconds_per_gb']:.2f} ({saved['plain_processor_per_gb']:.2f})")
-    return int(not all(kept) or saved["seconds_per_gb"] > CHECKPOINT_S)
+    return int(not all(kept))
 
 
 def precisions(asked: list[str] | None) -> list[str]:
@@ -364,40 +356,6 @@ class PlainDistill(Plain):
         self.encoder.zero_grad()
 
 
-def checkpoint(folder: str) -> dict:
-    """Seconds to write and seal a checkpoint of half a GB, ours and the library's file digested afterwards.
-
-    By the clock and of the processor; the best of three in turns, a pause between them: in a training minutes lie
-    between two, in which the system puts the last one on the disk.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    from mobilevd.artifacts import seal
-    from mobilevd.training.checkpoints import Checkpoints
-
-    tensors = {str(k): torch.randn(1 << 22) for k in range(32)}
-    gigabytes = sum(t.numel() * t.element_size() for t in tensors.values()) / 1e9
-    kept, plain = Checkpoints(Path(folder) / "checkpoints", "benchmark"), Path(folder) / "plain"
-
-    def by_library(step: int) -> None:
-        (plain / str(step)).mkdir(parents=True)
-        save_file(tensors, plain / str(step) / "generator.safetensors")
-        seal(plain / str(step))
-
-    ways = {"": lambda step: kept.save(step, {"generator": tensors}, {}), "plain_": by_library}
-    took = {name: [] for name in ways}
-    for step in range(3):
-        for name, write in ways.items():
-            began, spent = time.perf_counter(), time.process_time()
-            write(step)
-            took[name].append((time.perf_counter() - began, time.process_time() - spent))
-            time.sleep(PAUSE_S)
-    best = {name: [min(column) / gigabytes for column in zip(*runs, strict=True)] for name, runs in took.items()}
-    figures = {f"{name}seconds_per_gb": clock for name, (clock, _) in best.items()}
-    return figures | {f"{name}processor_per_gb": used for name, (_, used) in best.items()} | {"gb": gigabytes}
-
-
 def has(precision: str) -> bool:
     """Whether this processor has arithmetic of that precision."""
     from mobilevd.training import precision as precisions
@@ -405,7 +363,7 @@ def has(precision: str) -> bool:
     return precisions.has(precision)
 
 
-CHILDREN = {"prepare": prepare, "has": has, "ours": ours, "plain": plain, "checkpoint": checkpoint}
+CHILDREN = {"prepare": prepare, "has": has, "ours": ours, "plain": plain}
 
 if __name__ == "__main__":
     sys.exit(main())

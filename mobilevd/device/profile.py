@@ -101,7 +101,9 @@ def profile(
             "runs": f"1 first, {warmup} warm-up, {repeats} timed one by one, batch 1",
             "memory": "high-water mark of the whole process after the timed runs, 10^6 bytes",
             "starts": "cold: the process's first session on the graph; warm: its second",
-            "sustained": f"{sustain_s:g} s without a pause: median of the last tenth over that of the first",
+            "sustained": f"{sustain_s:g} s without a pause: median of the last tenth over that of the first"
+            if sustain_s
+            else "not asked for (profile.sustain_s)",
             "operators": f"mean of {TRACED_RUNS} traced runs in another session",
         },
         tools={"onnxruntime": seen["onnxruntime"], "numpy": np.__version__, "python": platform.python_version()},

@@ -36,7 +36,8 @@ def by_kind(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[s
 def by_block(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[str, float]:
     """Block of the network → ms in one of ``runs`` traced runs, in the network's order."""
     found = _rolled(events, graph, runs, kinds.block)
-    order = list(dict.fromkeys(kinds.block(layer) for node in graph.node if (layer := _layer(node.name))))
+    ends = {kinds.block(layer): k for k, node in enumerate(graph.node) if (layer := _layer(node.name))}
+    order = sorted(ends, key=ends.__getitem__)  # by their last nodes: the exporter puts what needs no image first
     return {name: found[name] for name in (*order, OUTSIDE) if name in found}
 
 

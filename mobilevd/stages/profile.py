@@ -206,8 +206,8 @@ def _blocks(target: Target, reports: dict[str, ProfileReport], workdir: Path) ->
     """The base, or else the quantized network, beside the float one."""
     shown = {NAMES[p]: reports[p] for p in (BASE if BASE in reports else "", "float_")}
     panels = [
-        charts.Panel("by block of the network", "ms in one run", {name: r.blocks for name, r in shown.items()}),
-        charts.Panel("by kind of layer", "ms in one run", {name: r.kinds for name, r in shown.items()}),
+        charts.Panel("by block of the network", "ms in one traced run", {name: r.blocks for name, r in shown.items()}),
+        charts.Panel("by kind of layer", "ms in one traced run", {name: r.kinds for name, r in shown.items()}),
     ]
     title = f"{target.name}: {' against '.join(shown)}, one evaluation"
     return charts.bars(panels, workdir / "pictures" / "blocks.png", title).relative_to(workdir).as_posix()
@@ -222,6 +222,6 @@ def _picture(target: Target, reports: dict[str, ProfileReport], workdir: Path) -
     groups = {name: {kind: time_of[kind] for kind in shown if kind in time_of} for name, time_of in times.items()}
     medians = {NAMES[p]: r.figures.get("p50_ms") for p, r in reports.items()}
     p50 = ", ".join(f"{name} {figure.value:.0f} ms" for name, figure in medians.items() if figure)
-    panel = charts.Panel("time by operator type", "ms in one run", groups)
+    panel = charts.Panel("time by operator type", "ms in one traced run", groups)
     drawn = charts.bars([panel], workdir / "pictures" / "operators.png", f"{target.name}: {p50} (median)")
     return drawn.relative_to(workdir).as_posix()

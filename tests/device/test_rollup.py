@@ -83,3 +83,11 @@ def test_the_networks_time_has_a_layer_and_adds_up(graphs, which, tmp_path):
     assert kinds["outside of layers"] < 0.5 * whole  # conversions of layout: most where layers are tiny
     assert {"conv_in", "down_blocks.0", "mid_block", "up_blocks.1", "conv_out"} <= blocks.keys()
     assert blocks.keys() <= {name for name, _ in graphs.network.unet.named_modules()} | {rollup.OUTSIDE}
+
+
+def test_a_block_stands_where_it_ends_though_its_embedding_comes_first():
+    names = ("unet.up_blocks.0.time/Gemm", "unet.conv_in/Conv", "unet.up_blocks.0.conv/Conv", "unet.conv_out/Conv")
+    nodes = [helper.make_node("Conv", ["x"], [f"y{k}"], name=name) for k, name in enumerate(names)]
+    graph = helper.make_graph(nodes, "g", [], [])
+    events = [event(name, "Conv", 1) for name in names]
+    assert list(rollup.by_block(events, graph, 1)) == ["conv_in", "up_blocks.0", "conv_out"]
