@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mobilevd.artifacts import MANIFEST, file_sha256, verify
 from mobilevd.errors import IntegrityError, MobileVDError
-from mobilevd.training.checkpoints import Checkpoint, Checkpoints
+from mobilevd.training.checkpoints import ASIDE, Checkpoint, Checkpoints
 from mobilevd.training.engine import Engine
 
 PIECE = 1 << 26  # bytes sent at once
@@ -51,7 +51,7 @@ def _send(checkpoints: Checkpoints, engine: Engine, found: Checkpoint | None, na
     sizes = engine.tell(found and {path.name: path.stat().st_size for path in sorted(found.folder.iterdir())})
     lacking = engine.leads_machine and checkpoints.seen(name, digest) is None
     final = checkpoints.folder.resolve() / name
-    aside = final.with_suffix(".part")
+    aside = final.with_suffix(ASIDE)
     if lacking:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)

@@ -18,6 +18,7 @@ from mobilevd.errors import IntegrityError, MobileVDError, RecipeError
 from mobilevd.training import stream
 
 STATE = "state.json"
+ASIDE, FORMER = ".part", ".former"  # of a step: while it is written; what it replaces, until it has its name
 
 
 class NotWrittenError(MobileVDError):
@@ -68,12 +69,15 @@ class Checkpoints:
 
         ``score``: lower is better. Errors: NotWrittenError, for a full disk, say.
         """
-        final, aside = self.folder / f"step-{step:08d}", self.folder / f"step-{step:08d}.part"
+        final = self.folder / f"step-{step:08d}"
+        aside, former = final.with_suffix(ASIDE), final.with_suffix(FORMER)
         shutil.rmtree(aside, ignore_errors=True)
         about = About(step=step, fingerprint=self.fingerprint, score=score, healthy=healthy, state=state)
         try:
             _write(aside, tensors, about)
-            shutil.rmtree(final, ignore_errors=True)
+            if final.is_dir():  # this step again, after a roll-back to it
+                shutil.rmtree(former, ignore_errors=True)
+                final.rename(former)
             aside.rename(final)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -118,8 +122,8 @@ class Checkpoints:
 
     def drop_after(self, step: int) -> None:
         """Remove those of later steps: the training went back, and another start would go on from them."""
-        for folder in _steps(self.folder):
-            if int(folder.name.removeprefix("step-")) > step:
+        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+            if int(folder.stem.removeprefix("step-")) > step:
                 shutil.rmtree(folder)
 
     def clear(self) -> None:
@@ -137,7 +141,7 @@ class Checkpoints:
         scored = _scored(abouts)
         kept |= {min(scored, key=scored.get)} if scored and self._keep_best else set()
         _on_disk(folders[-self._keep_last :][0])
-        for old in set(folders) - kept:
+        for old in set(self.folder.glob("step-*")) - kept:  # what a kill left behind, too
             shutil.rmtree(old)
 
     def read(self, folder: Path) -> Checkpoint:
@@ -180,7 +184,9 @@ def _on_disk(folder: Path) -> None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(p for p in Path(folder).glob("step-*") if p.is_dir() and p.suffix != ".part")
+    """Whole checkpoints by step; a former one counts until its successor has its name."""
+    found = sorted(p for p in Path(folder).glob("step-*") if p.is_dir() and p.suffix != ASIDE)
+    return [p for p in found if p.suffix != FORMER or p.with_suffix("") not in found]
 
 
 def _about(folder: Path) -> About | None:

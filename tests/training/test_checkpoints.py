@@ -1,6 +1,8 @@
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,6 +150,37 @@ def test_a_kill_while_writing_leaves_the_older_one(checkpoints, monkeypatch):
     assert checkpoints.newest().step == 1
     assert _save(checkpoints, 2).is_dir()
     assert checkpoints.newest().step == 2
+
+
+@pytest.mark.parametrize("at", [".part", ""])
+def test_a_kill_while_a_step_is_saved_again_loses_neither_it_nor_the_way_on(checkpoints, monkeypatch, at):
+    """As after a roll-back: the first one is moved aside, then the second one gets its name."""
+    _save(checkpoints, 1)
+    rename = Path.rename
+
+    def killed(self, target):
+        if self.suffix == at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(1, {}, {"note": "again"})
+    monkeypatch.undo()
+    assert checkpoints.newest().state == {"note": 1}
+    checkpoints.save(1, {}, {"note": "again"})
+    assert checkpoints.newest().state == {"note": "again"}
+    assert _kept(checkpoints.folder) == [1]
+
+
+def test_what_a_step_replaced_never_comes_back_though_a_kill_left_it(checkpoints):
+    former = checkpoints.folder / "step-00000002.former"
+    shutil.copytree(_save(checkpoints, 2), former)
+    _save(checkpoints, 2)
+    assert not former.exists()
+    shutil.copytree(_save(checkpoints, 2), former)
+    checkpoints.drop_after(1)
+    assert checkpoints.newest() is None
 
 
 def test_a_disk_that_fills_up_while_a_step_is_saved_again_leaves_the_first_one(checkpoints, monkeypatch):
