@@ -131,7 +131,7 @@ def quantize(folder: Path, size: str, quantizer: str, **how) -> dict:
     settings = Quantize(quantizer=quantizer.partition("-")[0], **how)
     *calibration, checked = feeds(size, spec, CALIBRATION[size] + 1)
     made = stage.quantized(settings, source, target, calibration, [checked])
-    told = {"sqnr_db": round(made.sqnr_db, 1), "mb": round(file_bytes(target) / 1e6, 1)}
+    told = {"sqnr_db": round(made.sqnr_db, 1), "mb": round(file_bytes(target) / 1e6, 1), "int16": len(made.rows)}
     return told | ({"wide": list(made.chosen.wide), "alone": made.chosen.alone} if made.chosen.alone else {})
 
 

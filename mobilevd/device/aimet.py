@@ -1,13 +1,13 @@
 """Static quantization by Qualcomm's own toolkit, with its rules for the Snapdragon 8 Gen 3's NPU.
 
 **Source** aimet-onnx: min-max calibration, AdaRound (arXiv 2004.10568) or sequential MSE for the weights. **Changes**
-the float graph into QDQ form. **Keeps** int8 weights, held to the same check as ONNX Runtime's quantizer
+the float graph into QDQ form. **Keeps** integer weights, held to the same check as ONNX Runtime's quantizer
 (``tests/device/test_aimet.py``).
 """
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ def quantize(
     activations: str,
     rounding: str = "nearest",
     iterations: int = 10_000,
+    weights: Collection[str] = (),
 ) -> list[Kind]:
     """Write the quantized form of the float graph ``source`` to ``target``; nodes by operator type.
 
@@ -40,6 +41,7 @@ def quantize(
         feeds: real inputs, for ranges and rounding.
         activations: "uint8" or "uint16".
         rounding: of the weights: "nearest", "adaround" with ``iterations`` per layer, or "seq_mse".
+        weights: of convolutions, those that take int16 instead of int8 at 16-bit activations.
     Errors: MobileVDError where the toolkit is not installed; EffectError naming weights that were left in float.
     """
     if importlib.util.find_spec("aimet_onnx") is None:
@@ -61,6 +63,8 @@ def quantize(
     for name in _norm_weights(sim.model.model.graph) & sim.qc_quantize_op_dict.keys():
         sim.qc_quantize_op_dict[name].set_precision(ACTIVATIONS[activations])
         sim.qc_quantize_op_dict[name].use_symmetric_encodings = True
+    for name in weights if activations == "uint16" else ():
+        sim.qc_quantize_op_dict[name].set_precision("int16")
     if rounding == "adaround":
         aimet_onnx.apply_adaround(sim, list(feeds), iterations)
     elif rounding == "seq_mse":

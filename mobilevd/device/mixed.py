@@ -5,7 +5,7 @@
 """
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,17 +32,21 @@ class Chosen(NamedTuple):
     kinds: list[Kind]
 
 
-def choose(source: Path, target: Path, found: Ranges, feeds: Feeds, budget_db: float) -> Chosen:
+def choose(
+    source: Path, target: Path, found: Ranges, feeds: Feeds, budget_db: float, weights: Collection[str] = ()
+) -> Chosen:
     """Write to ``target`` the graph with as few blocks in 16 bits as bring its output ``budget_db`` above the noise.
 
     Blocks are widened in the order of their sensitivity, measured one by one; what enters the network has 16 bits.
+    ``weights``, of convolutions, have 16 bits in widened blocks.
     Errors: EffectError when 16 bits everywhere are not enough.
     """
     inputs, tensors = by_block(source, found)
 
     def reached(blocks: Iterable[str]) -> tuple[list[Kind], float]:
         """Operator types, and the lowest SQNR over the feeds, with these blocks in 16 bits."""
-        kinds = quantize(source, target, found, NARROW, {*inputs, *(t for name in blocks for t in tensors[name])})
+        widened = {*inputs, *(t for name in blocks for t in tensors[name])}
+        kinds = quantize(source, target, found, NARROW, widened, weights)
         both = [open_session(path) for path in (source, target)]
         return kinds, min(sqnr_db(*(session.run(None, feed)[0] for session in both)) for feed in feeds)
 

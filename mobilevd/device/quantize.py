@@ -42,13 +42,21 @@ class Kind:
     quantized: int
 
 
-def quantize(source: Path, target: Path, found: Ranges, activations: str, wide: Collection[str] = ()) -> list[Kind]:
+def quantize(
+    source: Path,
+    target: Path,
+    found: Ranges,
+    activations: str,
+    wide: Collection[str] = (),
+    weights: Collection[str] = (),
+) -> list[Kind]:
     """Write the quantized form of the float graph ``source`` to ``target``; nodes by operator type.
 
     Args:
         found: what ``calibrate.ranges`` saw on real inputs.
         activations: "uint8" or "uint16".
         wide: tensors that take 16 bits where the others take 8; what stands between is converted.
+        weights: of convolutions, those that take int16 instead of int8 where the activations have 16 bits.
     Errors: EffectError naming weights that the quantizer left in float.
     """
     wider = {name: [{"quant_type": ACTIVATIONS["uint16"]}] for name in wide}
@@ -58,7 +66,7 @@ def quantize(source: Path, target: Path, found: Ranges, activations: str, wide: 
         activation_type=ACTIVATIONS[activations],
         weight_type=QuantType.QInt8,
         per_channel=True,
-        init_overrides=_norm_weights(source, activations, wide) | wider,
+        init_overrides=_weights(source, activations, wide, weights) | wider,
         add_qtype_converts=bool(wide),
     )
     if wide:  # 16 bits are Microsoft's operators before opset 21; beside other overrides the settings forget it
@@ -133,13 +141,21 @@ class _Indexed(ONNXModel):
             self.replace_node_input(node, old_input_name, new_input_name)
 
 
-def _norm_weights(source: Path, activations: str, wide: Collection[str]) -> dict[str, list[dict]]:
-    """Layer norms have one row of weights: as activations are, per tensor; the NPU leaves symmetric int8 to the CPU."""
+def _weights(source: Path, activations: str, wide: Collection[str], weights: Collection[str]) -> dict[str, list[dict]]:
+    """The types of weights that are not symmetric int8.
+
+    Layer norms have one row: as activations are, per tensor; the NPU leaves symmetric int8 to the CPU.
+    """
     graph = onnx.load(source, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
-    norms = [n for n in graph.node if n.op_type == "LayerNormalization" and n.input[1] in stored]
-    kinds = {n.input[1]: ACTIVATIONS["uint16" if n.output[0] in wide else activations] for n in norms}
-    return {name: [{"quant_type": kind}] for name, kind in kinds.items()}
+    kinds = {}
+    for node in (n for n in graph.node if len(n.input) > 1 and n.input[1] in stored):
+        kind = "uint16" if node.output[0] in wide else activations
+        if node.op_type == "LayerNormalization":
+            kinds[node.input[1]] = [{"quant_type": ACTIVATIONS[kind]}]
+        elif node.op_type == "Conv" and node.input[1] in weights and kind == "uint16":
+            kinds[node.input[1]] = [{"quant_type": QuantType.QInt16, "axis": 0}]
+    return kinds
 
 
 @contextmanager

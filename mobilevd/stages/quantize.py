@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mobilevd.artifacts import StageRecord, seal
-from mobilevd.device import aimet, calibrate, charts, mixed, noise
+from mobilevd.device import aimet, calibrate, charts, mixed, noise, rows
 from mobilevd.device.export import export, file_bytes, parity_db
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.inputs import GraphSpec, one_step
@@ -38,12 +38,16 @@ Feeds = list[dict[str, np.ndarray]]
 
 
 class Result(NamedTuple):
-    """What quantization did: lowest SQNR on held-out clips, widths and nodes, dB by layer, what calibration saw."""
+    """What quantization did: lowest SQNR on held-out clips, widths and nodes, dB by layer, what calibration saw.
+
+    ``rows``: convolutions whose weights 8 bits did not hold and that got 16.
+    """
 
     sqnr_db: float
     chosen: mixed.Chosen
     layers: dict[str, float]
     seen: calibrate.Seen
+    rows: list[rows.Row]
 
     @property
     def blocks(self) -> dict[str, float]:
@@ -114,20 +118,25 @@ def quantized(settings: Quantize, source: Path, target: Path, calibration: Feeds
     """
     shown = track(calibration, len(calibration), "calibrating")
     seen = calibrate.observe(source, shown, settings.calibration_tolerance)
-    chosen = _write(settings, source, target, calibration, seen)
+    under = [] if settings.activations == "uint8" else rows.under(source, settings.row_db)
+    chosen = _write(settings, source, target, calibration, seen, [row.weight for row in under])
+    if chosen.alone:
+        under = [row for row in under if noise.block(row.layer) in chosen.wide]
     layers = noise.by_layer(source, target, checked[0])
     float_net, int_net = open_session(source), open_session(target)
     least = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
-    return Result(least, chosen, layers, seen)
+    return Result(least, chosen, layers, seen, under)
 
 
-def _write(settings: Quantize, source: Path, target: Path, calibration: Feeds, seen: calibrate.Seen) -> mixed.Chosen:
+def _write(
+    settings: Quantize, source: Path, target: Path, calibration: Feeds, seen: calibrate.Seen, weights: list[str]
+) -> mixed.Chosen:
     if settings.quantizer == "aimet":
-        how = (settings.activations, settings.rounding, settings.iterations)
+        how = (settings.activations, settings.rounding, settings.iterations, weights)
         return mixed.Chosen({}, (), aimet.quantize(source, target, calibration[: seen.clips], *how))
     if settings.budget_db is not None:
-        return mixed.choose(source, target, seen.ranges, calibration[:CHECKED], settings.budget_db)
-    return mixed.Chosen({}, (), quantize(source, target, seen.ranges, settings.activations))
+        return mixed.choose(source, target, seen.ranges, calibration[:CHECKED], settings.budget_db, weights)
+    return mixed.Chosen({}, (), quantize(source, target, seen.ranges, settings.activations, weights=weights))
 
 
 def _require(result: Result, lowest: float) -> Result:
@@ -158,7 +167,8 @@ def _sizes(folder: Path) -> dict[str, float]:
 def _facts(recipe: Recipe, result: Result, checked: int) -> dict[str, str]:
     settings = recipe.quantize
     wide = f" (16 bits in {', '.join(result.chosen.wide) or 'no block'})" if result.chosen.alone else ""
-    widths = f"{settings.weights} weights, {settings.activations} activations{wide}"
+    rows = f" (int16 in {', '.join(_layer(row.layer) for row in result.rows)})" if result.rows else ""
+    widths = f"{settings.weights} weights{rows}, {settings.activations} activations{wide}"
     return {
         "precision": f"{widths}, QDQ, opset {settings.opset}",
         "quantizer": f"{settings.quantizer}, weights rounded by {settings.rounding}",
@@ -169,7 +179,11 @@ def _facts(recipe: Recipe, result: Result, checked: int) -> dict[str, str]:
 
 def worst(result: Result, count: int = WORST) -> list[tuple[str, float]]:
     """The noisiest convolutions, named after their modules, and their SQNR in dB."""
-    return [(name.rpartition("/")[0].removeprefix("unet."), value) for name, value in result.layers.items()][:count]
+    return [(_layer(name), value) for name, value in result.layers.items()][:count]
+
+
+def _layer(node: str) -> str:
+    return node.rpartition("/")[0].removeprefix("unet.")
 
 
 def _tables(result: Result) -> dict[str, list[dict]]:
@@ -180,6 +194,9 @@ def _tables(result: Result) -> dict[str, list[dict]]:
         "sensitivity": [dict(zip(names, row, strict=True)) for row in alone],
         "calibration": [{"clips": clips, "ranges wider by, %": round(100 * share, 2)} for clips, share in steps],
         "blocks": [{"block": name, "lowest SQNR, dB": round(value, 1)} for name, value in result.blocks.items()],
+        "weights in 16 bits": [
+            {"layer": _layer(row.layer), "worst row in 8 bits, dB": round(row.db, 1)} for row in result.rows
+        ],
         "noisiest layers": [{"layer": name, "SQNR, dB": round(value, 1)} for name, value in worst(result)],
         "operators": [asdict(kind) for kind in result.chosen.kinds],
     }

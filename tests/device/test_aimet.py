@@ -118,6 +118,19 @@ def test_weights_may_be_rounded_by_what_comes_out(layers, tmp_path, how):
     assert sqnr_db(wanted, with_it) > sqnr_db(wanted, without)
 
 
+def test_named_weights_have_16_bits_beside_16_bit_activations_alone(layers, tmp_path):
+    source, feeds = layers
+    [first, _] = [node.input[1] for node in onnx.load(source).graph.node if node.op_type == "Conv"]
+    for activations in ("uint16", "uint8"):
+        aimet.quantize(source, tmp_path / f"{activations}.onnx", feeds, activations, weights=[first])
+    aimet.quantize(source, tmp_path / "plain.onnx", feeds, "uint16")
+    types = {name: [v.dtype.name for v in weights(tmp_path / f"{name}.onnx").values()] for name in ("uint16", "uint8")}
+    assert types == {"uint16": ["int16", "int8"], "uint8": ["int8", "int8"]}
+    paths = (source, tmp_path / "plain.onnx", tmp_path / "uint16.onnx")
+    wanted, without, with_it = (open_session(path).run(None, feeds[0])[0] for path in paths)
+    assert sqnr_db(wanted, with_it) > sqnr_db(wanted, without) + 10
+
+
 def test_a_weight_that_the_toolkit_left_in_float_is_caught(layers, tmp_path, monkeypatch):
     import aimet_onnx
 

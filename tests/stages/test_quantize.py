@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from mobilevd.artifacts import verify
+from mobilevd.device import rows
 from mobilevd.device.inputs import load
 from mobilevd.device.runtime import OnnxOneStep
 from mobilevd.errors import EffectError, IntegrityError
@@ -90,13 +91,26 @@ def again(record, given, target, **changes) -> quantize.Result:
     return quantize.quantized(recipe.quantize, source, target, checked, checked)
 
 
-def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(record, given, tmp_path):
-    result = again(record, given, tmp_path / "quantized.onnx")
-    assert quantize._require(result, result.sqnr_db) is result
+@pytest.fixture(scope="module")
+def wider(record, given, tmp_path_factory):
+    """Quantized with 16 bits for the weights of many convolutions."""
+    return again(record, given, tmp_path_factory.mktemp("wider") / "quantized.onnx", row_db=60.0)
+
+
+def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(wider):
+    assert quantize._require(wider, wider.sqnr_db) is wider
     with pytest.raises(EffectError, match="too far from the float one") as error:
-        quantize._require(result, 150.0)
-    assert f"noisiest blocks: {next(iter(result.blocks))}" in str(error.value)
+        quantize._require(wider, 150.0)
+    assert f"noisiest blocks: {next(iter(wider.blocks))}" in str(error.value)
     assert "150 dB or more" in str(error.value)
+
+
+def test_the_card_names_the_convolutions_whose_weights_got_16_bits(wider, record):
+    assert wider.rows == rows.under(record.artifacts["onnx"].path / quantize.FLOAT, 60.0) != []
+    first = wider.rows[0].layer.removeprefix("unet.").removesuffix("/Conv")
+    assert f"int8 weights (int16 in {first}" in quantize._facts(one_step.recipe(), wider, 1)["precision"]
+    assert quantize._tables(wider)["weights in 16 bits"][0]["layer"] == first
+    assert wider.sqnr_db > record.figures["quantize.sqnr_db"]
 
 
 def test_qualcomms_quantizer_is_a_choice_of_the_recipe(record, given, tmp_path):
