@@ -149,6 +149,13 @@ def compile_(folder: Path, size: str) -> dict:
     return told | {"refused": refusal(htp.require, report, Quantize().min_sqnr_db)}
 
 
+def blocks(folder: Path, size: str) -> dict:
+    """Every block of the W8A16 graph for the same NPU, compiled by itself and not run; what was done stays."""
+    import npu_blocks
+
+    return npu_blocks.compiled(folder / "float-onnxruntime.onnx", folder / "npu-blocks")
+
+
 def forms(folder: Path, size: str) -> dict:
     """Both forms of SiLU on the emulator, in as much of the network as it runs with Sigmoid and Mul."""
     import silu_forms
@@ -166,6 +173,7 @@ STEPS = {
     "quantize by aimet": lambda *to: quantize(*to, "aimet"),
     "mixed": lambda *to: quantize(*to, "onnxruntime-mixed", activations="mixed", budget_db=BUDGET_DB),
     "compile": compile_,
+    "compile blocks": blocks,
     "export with Sigmoid": lambda *to: export(*to, "sigmoid", rewrite_silu=False),
     "compile with Sigmoid": forms,
 }

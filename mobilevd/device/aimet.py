@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from mobilevd.device.quantize import HEADROOM, Kind, check_weights, kinds
-from mobilevd.device.session import cpus
+from mobilevd.device.session import cpus, data_file
 from mobilevd.errors import MobileVDError
 
 ACTIVATIONS = {"uint8": "int8", "uint16": "int16"}  # widths; the graph's activations are unsigned
@@ -112,5 +112,6 @@ def _widen(sim, headroom: float) -> None:
 
 def _save(model: onnx.ModelProto, target: Path) -> None:
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    aside = {"save_as_external_data": True, "location": f"{target.name}.data"} if size > EXTERNAL_ABOVE else {}
+    aside = {"save_as_external_data": True, "location": data_file(target).name} if size > EXTERNAL_ABOVE else {}
+    data_file(target).unlink(missing_ok=True)  # onnx would write behind what is there
     onnx.save(model, target, **aside)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mobilevd.device import silu
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.inputs import GraphSpec
-from mobilevd.device.session import ERRORS_ONLY, open_session
+from mobilevd.device.session import ERRORS_ONLY, data_file, open_session
 from mobilevd.errors import EffectError, MobileVDError
 
 PARITY_DB = 90.0
@@ -82,7 +82,7 @@ def parity_db(
 
 def file_bytes(path: Path) -> int:
     """Size of a graph with its external data."""
-    return sum(p.stat().st_size for p in (Path(path), _data_file(Path(path))) if p.is_file())
+    return sum(p.stat().st_size for p in (Path(path), data_file(Path(path))) if p.is_file())
 
 
 def _trace(network: nn.Module, spec: GraphSpec, opset: int) -> torch.onnx.ONNXProgram:
@@ -119,7 +119,7 @@ def _fold(raw: Path, path: Path, external: bool) -> None:
     options.log_severity_level = ERRORS_ONLY
     if external:
         prefix = "session.optimized_model_external_initializers_"
-        options.add_session_config_entry(prefix + "file_name", _data_file(path).name)
+        options.add_session_config_entry(prefix + "file_name", data_file(path).name)
         options.add_session_config_entry(prefix + "min_size_in_bytes", str(EXTERNAL_TENSOR))
     ort.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
 
@@ -146,10 +146,6 @@ def _end_in_letters(graph: onnx.GraphProto) -> None:
         tensor.name += CONSTANT
     for node in graph.node:
         node.input[:] = [name + CONSTANT if name in stored else name for name in node.input]
-
-
-def _data_file(path: Path) -> Path:
-    return path.with_name(path.name + ".data")
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from mobilevd.device.calibrate import Ranges, for_quantizer
+from mobilevd.device.session import data_file
 from mobilevd.errors import EffectError
 
 ACTIVATIONS = {"uint8": QuantType.QUInt8, "uint16": QuantType.QUInt16}
@@ -87,6 +88,7 @@ def quantize(
     quantizer.model = _Indexed(quantizer.model.model)
     with _without_warnings():
         quantizer.quantize_model()
+    data_file(target).unlink(missing_ok=True)  # onnx would write behind what is there
     quantizer.model.save_model_to_file(str(target), settings.use_external_data_format)
     graph = onnx.load(target, load_external_data=False).graph
     check_weights(graph)

@@ -13,6 +13,11 @@ ERRORS_ONLY = 3
 IN_FLOAT = ("session.qdq_matmulnbits_accuracy_level", "1")  # else int8 weights get 8-bit activations: −0.4 dB, slower
 
 
+def data_file(path: Path) -> Path:
+    """Where the weights of a graph beyond 2 GB lie."""
+    return path.with_name(f"{path.name}.data")
+
+
 def cpus() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -123,9 +123,14 @@ def quantized(settings: Quantize, source: Path, target: Path, calibration: Feeds
     if chosen.alone:
         under = [row for row in under if noise.block(row.layer) in chosen.wide]
     layers = noise.by_layer(source, target, checked[0])
-    float_net, int_net = open_session(source), open_session(target)
-    least = min(sqnr_db(float_net.run(None, feed)[0], int_net.run(None, feed)[0]) for feed in checked)
+    both = [_outputs(path, checked) for path in (source, target)]  # one graph's weights in memory at a time
+    least = min(sqnr_db(*pair) for pair in zip(*both, strict=True))
     return Result(least, chosen, layers, seen, under)
+
+
+def _outputs(graph: Path, feeds: Feeds) -> list[np.ndarray]:
+    session = open_session(graph)
+    return [session.run(None, feed)[0] for feed in feeds]
 
 
 def _write(

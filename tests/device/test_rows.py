@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mobilevd.device import calibrate, mixed, rows
+from mobilevd.device import quantize as quantizing
 from mobilevd.device.fidelity import EQUAL_DB, sqnr_db
 from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
@@ -91,3 +92,17 @@ def test_under_mixed_precision_those_of_widened_blocks_alone_have_16(source, tmp
     chosen = mixed.choose(source, tmp_path / "q.onnx", found, feeds(2), 36.0, both)
     wide = {name for name, (kind, _) in kinds(tmp_path / "q.onnx").items() if kind == "int16"}
     assert wide == {"conv_in", "conv_out"} & set(chosen.wide)
+
+
+def test_large_weights_go_to_a_file_that_is_written_anew(source, tmp_path, monkeypatch):
+    def settings(*args, **options):
+        found = asked(*args, **options)
+        found.use_external_data_format = True
+        return found
+
+    asked, seen = quantizing.get_qnn_qdq_config, []
+    monkeypatch.setattr(quantizing, "get_qnn_qdq_config", settings)
+    for _ in range(2):
+        quantize(source, tmp_path / "q.onnx", calibrate.ranges(source, feeds(2)), "uint8")
+        seen.append((tmp_path / "q.onnx.data").stat().st_size)
+    assert seen[0] == seen[1] > 0
