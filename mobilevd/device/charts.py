@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 BLUE, GREY = "#3b6ea8", "#9aa5b1"
+WHOLE_FROM = 100
 
 
 class Panel(NamedTuple):
@@ -36,7 +37,7 @@ def _draw(axes, panel: Panel) -> None:
     for index, ((name, group), colour) in enumerate(zip(panel.groups.items(), (BLUE, GREY), strict=False)):
         places = [row - 0.4 + height * (index + 0.5) for row in range(len(labels))]
         drawn = axes.barh(places, [group.get(label, 0.0) for label in labels], height * 0.92, label=name, color=colour)
-        axes.bar_label(drawn, [f"{group[x]:.3g}" if x in group else "" for x in labels], padding=3, fontsize=8)
+        axes.bar_label(drawn, [_told(group.get(x)) for x in labels], padding=3, fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_title(panel.title, fontsize=10)
@@ -47,6 +48,13 @@ def _draw(axes, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if len(panel.groups) > 1:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _told(value: float | None) -> str:
+    """Three digits, whole numbers from a hundred on; nothing for what is not there."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= WHOLE_FROM else f"{value:.3g}"
 
 
 def _labels(panel: Panel) -> list[str]:

@@ -204,12 +204,13 @@ def _union(groups: Iterable[dict[str, float]]) -> list[str]:
 
 def _blocks(target: Target, reports: dict[str, ProfileReport], workdir: Path) -> str:
     """The base, or else the quantized network, beside the float one."""
-    shown = {NAMES[p]: reports[p] for p in (BASE if BASE in reports else "", "float_")}
+    prefixes = {"base": BASE, "student": "float_"} if BASE in reports else {"quantized": "", "float": "float_"}
+    shown = {name: reports[prefix] for name, prefix in prefixes.items()}
     panels = [
         charts.Panel("by block of the network", "ms in one traced run", {name: r.blocks for name, r in shown.items()}),
         charts.Panel("by kind of layer", "ms in one traced run", {name: r.kinds for name, r in shown.items()}),
     ]
-    title = f"{target.name}: {' against '.join(shown)}, one evaluation"
+    title = f"{target.name}: {' beside '.join(shown)}{', both in float' if BASE in reports else ''}; one evaluation"
     return charts.bars(panels, workdir / "pictures" / "blocks.png", title).relative_to(workdir).as_posix()
 
 

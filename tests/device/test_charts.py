@@ -15,6 +15,11 @@ def test_a_value_that_is_not_there_is_left_out_and_not_called_zero():
     assert [text.get_text() for text in axes.texts] == ["3", "2", "1", ""]
 
 
+def test_values_have_three_digits_and_no_exponent():
+    axes = drawn({"": {"a": 1353.4, "b": 99.96, "c": 0.0847}})
+    assert [text.get_text() for text in axes.texts] == ["1353", "100", "0.0847"]
+
+
 def test_two_groups_get_a_legend_and_one_gets_none():
     assert drawn({"a": {"x": 1.0}, "b": {"x": 2.0}}).get_legend() is not None
     assert drawn({"": {"x": 1.0}}).get_legend() is None
