@@ -111,9 +111,14 @@ class Finetune(Section):
 
 
 class Adversarial(Section):
-    """SF-V's adversarial recipe (arXiv 2406.04324); the constants it leaves open are ours, see docs/decisions."""
+    """SF-V's adversarial recipe (arXiv 2406.04324); the constants it leaves open are ours, see docs/decisions.
+
+    In the first ``head_start`` of ``steps`` the discriminator's heads learn alone. ``look``: at what each down block of
+    the frozen encoder gives, after its downsampler (as SF-V) or before it, twice as fine.
+    """
 
     steps: Count
+    head_start: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 1
     accumulate: Count = 1
     generator: Optim
@@ -123,6 +128,7 @@ class Adversarial(Section):
     discriminator_sigma: LogNormal = LogNormal(mean=-1.0, std=1.0)
     heads: tuple[Literal["spatial", "temporal"], ...] = ("spatial", "temporal")
     head_channels: Count = 64
+    look: Literal["after_downsampler", "before_downsampler"] = "after_downsampler"
     reconstruction_weight: Annotated[float, Field(ge=0.0)] = 0.1
     adversarial_weight: Annotated[float, Field(ge=0.0)] = 1.0
     huber_c: Positive = 0.03
@@ -130,6 +136,12 @@ class Adversarial(Section):
     r1_every: Count = 1
     r1_form: Literal["derivative", "difference"] = "derivative"
     validate_every: Count = 50
+
+    @model_validator(mode="after")
+    def _generator_moves(self) -> "Adversarial":
+        if self.head_start >= self.steps:
+            raise ValueError(f"head_start: got {self.head_start}; allowed: below steps, here {self.steps}")
+        return self
 
 
 Answer = Literal["warn", "stop", "roll_back"]

@@ -104,6 +104,13 @@ def test_mixed_precision_has_a_budget_and_the_quantizer_that_can(values, changes
     assert reason in refusal(values | {"quantize": changes})
 
 
+def test_a_head_start_leaves_the_generator_steps_of_its_own(values):
+    values["distill"]["adversarial"] |= {"steps": 5, "head_start": 4}
+    params.check(values, "here")
+    values["distill"]["adversarial"]["head_start"] = 5
+    assert "head_start: got 5; allowed: below steps, here 5" in refusal(values)
+
+
 def test_a_service_that_quantizes_knows_one_width(values):
     put(values, "profile.phone.quantize", "there")
     assert "phone.quantize: here" in refusal(values | {"quantize": {"activations": "mixed", "budget_db": 30.0}})

@@ -2,7 +2,8 @@
 
 **Keeps** the encoder never moves and is never saved with the heads (``tests/method/test_discriminator.py``)
 · **Axes** features B F C H W; D is negative for real.
-Deviates: SF-V leaves kernels, widths and norms open. Ours: 3-wide convolutions, one width, GroupNorm, SiLU.
+Deviates: SF-V leaves kernels, widths and norms open. Ours: 3-wide convolutions, one width, GroupNorm, SiLU; what the
+encoder gives is normalised first, so that no block's heads learn slower for the size of its features.
 """
 
 import math
@@ -10,6 +11,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mobilevd.errors import RecipeError
 from mobilevd.shapes import Latents, Sigmas, Tokens
@@ -18,7 +20,7 @@ from mobilevd.svd.edm import Condition, conditioned, over_frames, precondition
 Maps = Float[Tensor, "B F C H W"]
 Features = Float[Tensor, "B F _ _ _"]
 EMBEDDING = 32
-GROUPS = 8
+GROUPS, NORM_GROUPS = 8, 32
 
 
 class Discriminator(nn.Module):
@@ -30,10 +32,14 @@ class Discriminator(nn.Module):
         kinds: tuple[str, ...] = ("spatial", "temporal"),
         width: int = 64,
         generator: torch.Generator | None = None,
+        undivided: bool = False,
     ):
-        """``encoder``: a VideoUNet; its weights stay where they are, and stop asking for gradients."""
+        """``encoder``: a VideoUNet; its weights stay where they are, and stop asking for gradients.
+
+        ``undivided``: look at each block before its downsampler, not after it.
+        """
         super().__init__()
-        self._frozen = (encoder.requires_grad_(False).eval(),)
+        self._frozen, self._undivided = (encoder.requires_grad_(False).eval(),), undivided
         condition = encoder.config.cross_attention_dim + 2 * EMBEDDING
         makers = {"spatial": SpatialHead, "temporal": TemporalHead}
         self.heads = nn.ModuleList(
@@ -43,12 +49,12 @@ class Discriminator(nn.Module):
         _initialise(self, generator)
 
     def features(self, x: Latents, noise: Latents, sigma: Sigmas, condition: Condition) -> list[Features]:
-        """What the encoder sees in x + σ' ε, after each down block; gradients reach ``x`` and stop there."""
+        """What the encoder sees in x + σ' ε at each down block, normalised; gradients reach ``x`` and stop there."""
         c_noise = precondition(sigma).c_noise
         noisy = over_frames(precondition(sigma).c_in) * (x + over_frames(sigma) * noise)
         sample = conditioned(noisy, condition.image_latents)
-        rows = self._frozen[0].encode(sample, c_noise, condition.tokens, condition.ids)
-        return [r.unflatten(0, (x.shape[0], -1)) for r in rows]
+        rows = self._frozen[0].encode(sample, c_noise, condition.tokens, condition.ids, self._undivided)
+        return [_normal(r.unflatten(0, (x.shape[0], -1)).float()) for r in rows]
 
     def forward(self, features: list[Features], sigma: Sigmas, tokens: Tokens) -> list[Float[Tensor, "B _"]]:
         """One row of logits per clip from each head, at every position of its feature map.
@@ -121,6 +127,11 @@ def _told(tokens: Tokens, c_noise: Sigmas, frames: int) -> Float[Tensor, "B F K"
 def _waves(values: Float[Tensor, "N"]) -> Float[Tensor, "N D"]:
     angles = values[:, None] * torch.logspace(-1, 1, EMBEDDING // 2, device=values.device)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _normal(x: Maps) -> Maps:
+    """Mean 0 and deviation 1 in each group of channels, over a whole clip."""
+    return functional.group_norm(x.transpose(1, 2), math.gcd(x.shape[2], NORM_GROUPS)).transpose(1, 2)
 
 
 def _width(width: int) -> int:

@@ -67,11 +67,13 @@ class OneClipConditioning(Conditioning):
 
 @dataclass(frozen=True)
 class Encoded:
-    """The down path's result: ``x``, the skips and each block's output; what blocks are told outside and inside."""
+    """The down path's result: ``x``, the skips, each block's output and what it was before its downsampler (where it
+    has one); what blocks are told outside and inside."""
 
     x: Tensor
     skips: list[Tensor]
     features: list[Tensor]
+    undivided: list[Tensor]
     outer: dict[str, Tensor]
     inner: dict[str, Tensor]
 
@@ -121,10 +123,15 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         timestep: Float[Tensor, "B"],
         encoder_hidden_states: Float[Tensor, "B T E"],
         added_time_ids: Float[Tensor, "B K"],
+        undivided: bool = False,
     ) -> list[Tensor]:
-        """Features [B·F' C H W] after each down block, as small as ``frame_down`` and ``space_down`` make them."""
+        """Features [B·F' C H W] after each down block, as small as ``frame_down`` and ``space_down`` make them.
+
+        ``undivided``: as they are before the block's downsampler, twice as high and wide.
+        """
         conditioning = self._embed(sample, timestep, encoder_hidden_states, added_time_ids)
-        return self._down(self.conv_in(sample.flatten(0, 1)), sample.shape[1], conditioning).features
+        encoded = self._down(self.conv_in(sample.flatten(0, 1)), sample.shape[1], conditioning)
+        return encoded.undivided if undivided else encoded.features
 
     def _evaluate(self, x: Tensor, frames: int, conditioning: Conditioning) -> Tensor:
         force_sizes = self._needs_sizes(x)
@@ -141,16 +148,17 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
 
     def _down(self, x: Tensor, frames: int, conditioning: Conditioning) -> Encoded:
         outer = told = conditioning.over(frames)
-        skips, features = [x], []
+        skips, features, undivided = [x], [], []
         for index, block in enumerate(self.down_blocks):
             x, block_skips = block(x, **_accepted(block, told))
+            undivided.append(block_skips[len(block.resnets) - 1])
             if index == 0:
                 x, inner_frames = self._inward(x, frames)
                 told = outer if inner_frames == frames else conditioning.over(inner_frames)
                 block_skips = (*block_skips[:-1], x)
             skips += block_skips
             features.append(x)
-        return Encoded(x, skips, features, outer, told)
+        return Encoded(x, skips, features, undivided, outer, told)
 
     def _inward(self, x: Tensor, frames: int) -> tuple[Tensor, int]:
         x, frames = (x, frames) if self.frame_down is None else self.frame_down(x, frames)

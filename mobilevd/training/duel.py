@@ -104,17 +104,18 @@ class Turns:
         self.feed = data.Feed(clips, share, duel.seed, engine.device, duel.how.workers)
         self._network = engine.prepare(duel.generator)
         random = seeds.generator(duel.seed, "heads")
-        heads = Discriminator(engine.place(duel.encoder), self._s.heads, self._s.head_channels, random)
+        undivided = self._s.look == "before_downsampler"
+        heads = Discriminator(engine.place(duel.encoder), self._s.heads, self._s.head_channels, random, undivided)
         self._heads = heads.to(engine.device)
         moving, groups = _moving(self._network, duel.mechanism, self._s)
-        steps = self._s.steps
-        self.generator = Learner("generator", moving, self._s.generator, steps, engine, self._s.ema_decay, groups)
+        steps, first = self._s.steps, self._s.head_start
+        self.generator = Learner("generator", moving, self._s.generator, steps, engine, self._s.ema_decay, groups, first)
         self.discriminator = Learner("discriminator", self._heads, self._s.discriminator, steps, engine)
 
     def take(self, step: int) -> dict[str, float]:
         """Both turns on every part, then both halves move, or, when one's gradient is not finite, neither.
 
-        The discriminator sees the fakes the generator just made.
+        The discriminator sees the fakes the generator just made. In its head start it moves alone.
         """
         told = []
         for batch, generators in self.feed.parts(step):
@@ -125,19 +126,26 @@ class Turns:
             fakes, losses = self._generators_turn(step, batch, draws)
             told.append(_floats(losses | self._discriminators_turn(step, batch, draws, fakes)))
         halves = {"_g": self.generator, "_d": self.discriminator}
+        if self._ahead(step):
+            del halves["_g"]
         norms = {side: half.ready(step) for side, half in halves.items()}
         moved = {side: half.move(step, norms[side]) for side, half in halves.items()}
         means = {name: sum(row[name] for row in told) / len(told) for name in told[0]}
         return means | {name + side: value for side, values in moved.items() for name, value in values.items()}
 
     def _generators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws):
-        with self._engine.autocast():
+        moves = not self._ahead(step)
+        with self._engine.autocast(), torch.set_grad_enabled(moves):
             g = adversarial.generator_terms(
                 self._network, self._heads, batch.latents, _condition(batch), draws, self._s
             )
         losses = {"loss_g": g.loss, "loss_rec": g.reconstruction, "loss_adv": g.adversarial} | self._penalty()
-        self.generator.gather(g.loss + losses.get("loss_penalty", 0.0), step, self._s.accumulate)
+        if moves:
+            self.generator.gather(g.loss + losses.get("loss_penalty", 0.0), step, self._s.accumulate)
         return g.fake_features, losses
+
+    def _ahead(self, step: int) -> bool:
+        return step < self._s.head_start
 
     def _penalty(self) -> dict[str, Tensor]:
         mechanism = self._duel.mechanism

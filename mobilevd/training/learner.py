@@ -34,10 +34,14 @@ class Learner:
         engine: Engine,
         ema_decay: float | None = None,
         groups: list[optim.Group] | None = None,
+        first: int = 0,
     ):
-        """``groups``: (parameters, peak learning rate); by default what the recipe's rates make of the module."""
+        """``groups``: (parameters, peak learning rate); by default what the recipe's rates make of the module.
+
+        ``first``: the step, of ``steps``, at which it begins to move, and its schedule with it.
+        """
         self.name, self.module, self.settings, self.steps, self.engine = name, module, settings, steps, engine
-        self.slowed = 1.0
+        self.first, self.slowed = first, 1.0
         groups = groups or optim.groups(module, settings)
         self.params = [p for params, _ in groups for p in params]
         fused = not any(sharding.split(p) for p in self.params)
@@ -76,7 +80,7 @@ class Learner:
 
     def move(self, step: int, norm: float) -> dict[str, float]:
         """One update, once ``ready`` gave ``norm``. Returns grad_norm (before clipping) and lr; in fp16 loss_scale."""
-        share = optim.share(step, self.steps, self.settings) * self.slowed
+        share = optim.share(step - self.first, self.steps - self.first, self.settings) * self.slowed
         optim.set_share(self._optimizer, share)
         told = {"grad_norm": norm, "lr": share * self.settings.lr}
         told |= {"loss_scale": self._scale.value} if self._scale.enabled else {}

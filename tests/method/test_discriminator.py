@@ -30,6 +30,14 @@ def _logits(d, clip):
     return d(d.features(x, noise, sigma, condition), sigma, condition.tokens)
 
 
+def _normal(rows, clips):
+    """(B F) C H W → B F C H W, each of the 32 groups of channels with mean 0 and deviation 1 over its clip."""
+    groups = rows.unflatten(0, (clips, -1)).unflatten(2, (32, -1))
+    over = (1, 3, 4, 5)
+    centred = groups - groups.mean(over, keepdim=True)
+    return (centred / (centred.square().mean(over, keepdim=True) + 1e-5).sqrt()).flatten(2, 3)
+
+
 def test_only_the_heads_are_parameters_and_only_they_are_saved(encoder):
     d = Discriminator(encoder, width=16)
     inside = {id(p) for p in encoder.parameters()}
@@ -64,7 +72,7 @@ def test_features_are_the_encoders_own_on_scaled_noisy_latents(encoder, clip):
     sample = torch.cat([(x + s * noise) / (s**2 + 1).sqrt(), image], 2)
     expected = encoder.encode(sample, sigma.log() / 4, condition.tokens, condition.ids)
     for got, want in zip(features, expected, strict=True):
-        torch.testing.assert_close(got.flatten(0, 1), want)
+        torch.testing.assert_close(got, _normal(want, len(x)))
 
 
 def test_gradients_reach_the_clip_and_the_heads_but_not_the_encoder(encoder, clip):
@@ -100,6 +108,18 @@ def test_logits_are_the_projection_of_the_trunk_on_the_affine_condition():
     y = head.trunk(x.flatten(0, 1)).reshape(2, 3, 16, 4, 4)
     a = told @ head.affine.weight.T + head.affine.bias
     torch.testing.assert_close(head(x, told), torch.einsum("bfchw,bfc->bfhw", y, a) / math.sqrt(16))
+
+
+def test_undivided_features_are_each_blocks_before_its_downsampler(encoder, clip):
+    d, seen = Discriminator(encoder, width=16, undivided=True), []
+    for block in encoder.down_blocks:
+        last = block.attentions[-1] if hasattr(block, "attentions") else block.resnets[-1]
+        last.register_forward_hook(lambda module, given, y: seen.append(y[0] if isinstance(y, tuple) else y))
+    features = d.features(*clip)
+    H, W = clip[0].shape[-2:]
+    assert [f.shape[-2:] for f in features] == [(H // side, W // side) for side in (1, 2, 4, 8)]
+    for got, want in zip(features, seen, strict=True):
+        torch.testing.assert_close(got, _normal(want, len(clip[0])))
 
 
 @pytest.mark.parametrize("what", ["token", "sigma"])

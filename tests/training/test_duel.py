@@ -6,7 +6,7 @@ from torch import nn
 
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
-from mobilevd.settings import Adversarial, Training
+from mobilevd.settings import Adversarial, Optim, Training
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine
@@ -49,6 +49,28 @@ def test_generator_and_heads_move_and_the_frozen_encoder_does_not(make):
     assert moved[1] > 0.9
     assert moved[2] == 0.0
     assert all(p.grad is None for p in fight.encoder.parameters())
+
+
+def test_in_the_heads_start_the_generator_stands_still_and_its_schedule_waits(make):
+    late = SETTINGS.model_copy(update={"head_start": 2, "generator": Optim(lr=1e-3, warmup_steps=2)})
+    fight = make(settings=late)
+    turns = duel.Turns(fight, Engine(Training()))
+    start, heads = _weights(fight.generator), _weights(turns._heads)
+    told = [turns.take(0), turns.take(1)]
+    assert all(torch.equal(start[n], p) for n, p in fight.generator.named_parameters())
+    assert turns.generator.ema.updates == 0
+    assert sum(not torch.equal(heads[n], p) for n, p in turns._heads.named_parameters()) > 0.9 * len(heads)
+    assert not any("lr_g" in row or "grad_norm_g" in row for row in told)
+    assert turns.take(2)["lr_g"] == pytest.approx(0.5e-3)
+    assert not all(torch.equal(start[n], p) for n, p in fight.generator.named_parameters())
+
+
+def test_a_duel_killed_in_the_heads_start_continues_with_identical_losses(make, killed_at):
+    late = SETTINGS.model_copy(update={"head_start": 2})
+    whole = duel.train(make("whole", settings=late)).curves
+    with pytest.raises(killed_at(1)):
+        duel.train(make("killed", settings=late))
+    assert duel.train(make("killed", settings=late)).curves == whole
 
 
 @pytest.mark.parametrize("half", ["generator", "discriminator"])
