@@ -341,7 +341,7 @@ class PlainDistill(Plain):
         judged = heads(
             heads.features(fake, draws.fake_noise, draws.d_sigma, condition), draws.d_sigma, condition.tokens
         )
-        rebuilt = adversarial.pseudo_huber(fake, x0, s.huber_c)
+        rebuilt = adversarial.reconstruction(fake, x0, s)
         loss = s.adversarial_weight * adversarial.mean(judged) + s.reconstruction_weight * rebuilt
         self.backward("generator", loss)
         self.move(self.moves, self.network, s.generator, step, s.steps)

@@ -132,6 +132,7 @@ class Adversarial(Section):
     reconstruction_weight: Annotated[float, Field(ge=0.0)] = 0.1
     adversarial_weight: Annotated[float, Field(ge=0.0)] = 1.0
     huber_c: Positive = 0.03
+    huber_over: Literal["clip", "position"] = "clip"
     r1_gamma: Annotated[float, Field(ge=0.0)] = 1.0e-4
     r1_every: Count = 1
     r1_form: Literal["derivative", "difference"] = "derivative"

@@ -6,7 +6,7 @@ Deviates: γ, c, the norm in L_rec and what R1 acts on are open there; ours stan
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -82,9 +82,9 @@ def generator_terms(
     with held(discriminator):
         features = discriminator.features(fake, draws.fake_noise, draws.d_sigma, condition)
         adversarial = mean(discriminator(features, draws.d_sigma, condition.tokens))
-    reconstruction = pseudo_huber(fake, x0, settings.huber_c)
-    loss = settings.adversarial_weight * adversarial + settings.reconstruction_weight * reconstruction
-    return GeneratorTerms(loss, adversarial, reconstruction, [f.detach() for f in features])
+    rebuilt = reconstruction(fake, x0, settings)
+    loss = settings.adversarial_weight * adversarial + settings.reconstruction_weight * rebuilt
+    return GeneratorTerms(loss, adversarial, rebuilt, [f.detach() for f in features])
 
 
 def discriminator_terms(
@@ -118,12 +118,20 @@ def mean(logits: Logits) -> Scalar:
     return torch.stack([row.mean() for row in logits]).mean()
 
 
-def pseudo_huber(estimate: Latents, x0: Latents, c: float) -> Scalar:
+def reconstruction(estimate: Latents, x0: Latents, settings: Adversarial) -> Scalar:
+    """L_rec with the recipe's c and norm."""
+    return pseudo_huber(estimate, x0, settings.huber_c, settings.huber_over)
+
+
+def pseudo_huber(estimate: Latents, x0: Latents, c: float, over: Literal["clip", "position"] = "clip") -> Scalar:
     """(4) L_rec = √(‖x̂0 − x0‖²/d + c²) − c per clip, d its number of elements, averaged over clips.
 
+    ``over``: "position" takes the norm over the channels of each position of each frame instead, so that places where
+    the clip cannot be foreseen weigh less, and do not blur. SF-V does not say which.
     Deviates: divided by d, so that c and the weight 0.1 mean the same at every latent size.
     """
-    squared = (estimate - x0).flatten(1).square().mean(1)
+    squared = (estimate - x0).square()
+    squared = squared.flatten(1).mean(1) if over == "clip" else squared.mean(2)
     return ((squared + c**2).sqrt() - c).mean()
 
 

@@ -108,9 +108,9 @@ class Turns:
         heads = Discriminator(engine.place(duel.encoder), self._s.heads, self._s.head_channels, random, undivided)
         self._heads = heads.to(engine.device)
         moving, groups = _moving(self._network, duel.mechanism, self._s)
-        steps, first = self._s.steps, self._s.head_start
-        self.generator = Learner("generator", moving, self._s.generator, steps, engine, self._s.ema_decay, groups, first)
-        self.discriminator = Learner("discriminator", self._heads, self._s.discriminator, steps, engine)
+        s, steps = self._s, self._s.steps
+        self.generator = Learner("generator", moving, s.generator, steps, engine, s.ema_decay, groups, s.head_start)
+        self.discriminator = Learner("discriminator", self._heads, s.discriminator, steps, engine)
 
     def take(self, step: int) -> dict[str, float]:
         """Both turns on every part, then both halves move, or, when one's gradient is not finite, neither.
@@ -171,7 +171,7 @@ class Turns:
                 clip = self._held_out.batch([index], self._engine.device)
                 noise = torch.randn(clip.latents.shape, generator=random).to(clip.latents)
                 outputs.append(one_step(noise, *_condition(clip)).float())
-                losses.append(float(adversarial.pseudo_huber(outputs[-1], clip.latents, self._s.huber_c)))
+                losses.append(float(adversarial.reconstruction(outputs[-1], clip.latents, self._s)))
         one_step.train()
         return {"val_rec": sum(losses) / len(losses), **self._duel.show(step, torch.cat(outputs))}
 

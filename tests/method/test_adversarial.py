@@ -101,6 +101,22 @@ def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away():
         assert float(adversarial.pseudo_huber(size * unit, x0, 0.03)) == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_norm_by_position_lets_what_cannot_be_foreseen_weigh_less_than_a_norm_of_the_clip():
+    """One wild position of four: by clip it takes nearly all of the gradient, by position its share is a fourth."""
+    x0, error = torch.zeros(1, 2, 4, 2, 1), torch.full((1, 2, 4, 2, 1), 0.3)
+    error[:, 1, :, 1] = 6.0
+    shares = {}
+    for over in ("clip", "position"):
+        estimate = error.clone().requires_grad_(True)
+        loss = adversarial.pseudo_huber(estimate, x0, 0.03, over)
+        loss.backward()
+        wild = estimate.grad[:, 1, :, 1].abs().sum()
+        shares[over] = float(wild / estimate.grad.abs().sum())
+    assert float(loss) == pytest.approx((3 * math.sqrt(0.3**2 + 0.03**2) + 6.0) / 4 - 0.03, rel=1e-3)
+    assert shares["clip"] > 0.85
+    assert shares["position"] == pytest.approx(0.25, abs=0.01)
+
+
 def test_r1_is_the_squared_gradient_of_the_logits_at_the_features():
     features = [torch.randn(2, 3, 4, 5, 5, generator=_generator(), requires_grad=True)]
     w = torch.randn(4, generator=_generator(1), requires_grad=True)
