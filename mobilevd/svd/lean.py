@@ -1,17 +1,20 @@
 """A network arranged for training on a processor: the same values and gradients up to rounding, sooner, in less memory.
 
 **Changes** feed-forward layers keep their input alone, and run by blocks of rows whose wide middles stay in the cache,
-forward and again backward; convolutions over time run as in ``inference``. **Keeps** output and gradients, and every
-bit from run to run (``tests/svd/test_lean.py``); no second derivative. **Axes** R rows, C channels, I inner.
+forward and again backward; ResBlocks as in ``activated``, convolutions over time as in ``inference``. **Keeps** output
+and gradients, and every bit from run to run (``tests/svd/test_lean.py``); no second derivative. **Axes** R rows, C channels, I inner.
 """
 
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
+from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mobilevd.svd import activated
+from mobilevd.svd.activated import precision
 from mobilevd.svd.inference import OverTime, over_time
 
 ROWS = 512
@@ -19,16 +22,17 @@ ROWS = 512
 
 def arrange(network: nn.Module) -> nn.Module:
     """Arrange the network in place, and return it; parameters, their names and its mode stay."""
-    for module in network.modules():
+    for module in over_time(network).modules():
         if type(module) is FeedForward and _is_plain(module):
             module.__class__ = _Lean
-    return over_time(network)
+        module.__class__ = activated.kind(module) or module.__class__
+    return network
 
 
 def restore(network: nn.Module) -> nn.Module:
     """Undo ``arrange``, in place: a network is saved as what its log of edits makes it."""
     for module in network.modules():
-        module.__class__ = {_Lean: FeedForward, OverTime: nn.Conv3d}.get(type(module), type(module))
+        module.__class__ = FORMER.get(type(module), type(module))
     return network
 
 
@@ -55,7 +59,7 @@ class _Gated(torch.autograd.Function):
     def forward(ctx, x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -> Tensor:
         """y, as x, over the rows of x; what backward needs is kept in ``ctx``."""
         ctx.given = x.dtype, W1.dtype
-        x, W1, b1, W2, b2 = (t.to(_precision(x)) for t in (x, W1, b1, W2, b2))
+        x, W1, b1, W2, b2 = (t.to(precision(x)) for t in (x, W1, b1, W2, b2))
         ctx.save_for_backward(x, W1, b1, W2)
         rows = x.reshape(-1, x.shape[-1])
         y = x.new_empty(len(rows), len(W2))
@@ -86,7 +90,9 @@ class _Gated(torch.autograd.Function):
         return d_x.view_as(x).to(x_dtype), d_W1, d_b1, d_W2, d_b2
 
 
-def _precision(x: Tensor) -> torch.dtype:
-    """What autocast would compute in where ``x`` is; its own where there is none."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+FORMER = {
+    _Lean: FeedForward,
+    OverTime: nn.Conv3d,
+    activated.Spatial: ResnetBlock2D,
+    activated.Temporal: TemporalResnetBlock,
+}
