@@ -33,7 +33,7 @@ from mobilevd.settings import (
 
 FROM = "from"
 OPERATIONS = ("retrain", "machines")  # sections that say when and where to run, not what
-TELLING = {"training": {"resume"}, "registry": {"live"}}  # and keys
+TELLING = {"training": {"resume"}, "registry": {"live"}, "profile": {"phone": {"timeout_minutes"}}}  # and keys
 
 
 class Recipe(Section):

@@ -33,7 +33,8 @@ PART = 1 << 16
 class AiHub:
     """``address``, what was sent to it, and what shall go wrong.
 
-    ``fail``: kinds of job; ``polls``: how often a job is looked at before it ends; ``cuts``: of uploads; ``noise``.
+    ``fail``: kinds of job; ``polls``: how often a job is looked at before it ends, ``left`` for those that are there;
+    ``cuts``: of uploads; ``noise``.
     """
 
     def __init__(self):
@@ -42,7 +43,7 @@ class AiHub:
         self.blobs: dict[str, dict[int, bytes]] = {}
         self.jobs: dict[str, pb.Job] = {}
         self.asked: list[str] = []
-        self._left: dict[str, int] = {}
+        self.left: dict[str, int] = {}
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -86,7 +87,7 @@ class AiHub:
             inner.target_model.CopyFrom(pb.Model(model_id=target, model_type=kinds[kind], producer_id=name))
         if kind == "compile":
             inner.device.CopyFrom(inner.devices.devices[0])
-        self.jobs[name], self._left[name] = job, self.polls
+        self.jobs[name], self.left[name] = job, self.polls
         return name
 
     def look(self, name: str) -> pb.Job:
@@ -94,8 +95,8 @@ class AiHub:
         job = self.jobs[name]
         kind = job.WhichOneof("job").removesuffix("_job")
         inner = getattr(job, f"{kind}_job")
-        self._left[name] -= 1
-        if self._left[name] < 0 and inner.job_state == RUNNING:
+        self.left[name] -= 1
+        if self.left[name] < 0 and inner.job_state == RUNNING:
             inner.job_state = FAILED if kind in self.fail else DONE
             inner.failure_reason = f"planted failure of the {kind} job" if kind in self.fail else ""
         return job

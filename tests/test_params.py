@@ -171,7 +171,7 @@ def test_digest_changes_with_every_single_value():
     whole = {key: section for key, section in whole.items() if key not in params.OPERATIONS}
     plain, seen, unchanged = params.check(whole).digest, set(), []
     for path, value in leaves(whole):
-        if path[-1] in params.TELLING.get(path[0], ()):
+        if path[-1] in {"timeout_minutes", *params.TELLING.get(path[0], ())}:
             continue
         for candidate in other(value):
             changed = copy.deepcopy(whole)

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from mobilevd.artifacts import StageRecord, seal, verify
+from mobilevd.device import hub
 from mobilevd.device.export import export
 from mobilevd.device.profile import ProfileReport
-from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.errors import EffectError, IntegrityError, MobileVDError
 from mobilevd.evaluation.gates import judge
 from mobilevd.params import check
 from mobilevd.settings import Gate
@@ -104,6 +105,21 @@ def test_a_phone_is_measured_where_there_is_a_token_which_stays_there(given, tmp
     assert judge((Gate(metric=f"profile.{PHONE}.p50_ms", max=3.0),), record.figures).passed
     told = [record.model_dump_json().encode(), *(p.read_bytes() for p in work.rglob("*") if p.is_file())]
     assert not [text for text in told if aihub.TOKEN.encode() in text]
+
+
+def test_a_job_that_was_not_waited_for_long_enough_is_taken_up_with_more_minutes(given, tmp_path, monkeypatch):
+    service, recipe = aihub.AiHub(), one_step.recipe()
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(service.configure(tmp_path)))
+    monkeypatch.setattr(hub.Hub.__init__, "__defaults__", (0.01,))
+    phone = recipe.profile.phone.model_copy(update={"timeout_minutes": 1e-4})
+    hasty = recipe.model_copy(update={"profile": recipe.profile.model_copy(update={"phone": phone})})
+    service.polls = 10**6
+    with pytest.raises(EffectError, match="not done yet"):
+        profile.run(hasty, given, tmp_path / "work", device=PHONE)
+    service.polls, service.left[service.submitted("compile")[0]] = 0, 0
+    profile.run(recipe, given, tmp_path / "work", device=PHONE)
+    service.close()
+    assert [len(service.submitted(kind)) for kind in ("compile", "inference")] == [1, 1]
 
 
 def test_a_phone_without_access_has_no_figures_and_fails_its_gate_as_missing(given, host, tmp_path, monkeypatch):
