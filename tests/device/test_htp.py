@@ -8,8 +8,9 @@ import onnx
 import pytest
 import torch
 
-from mobilevd.device import collapse, htp
+from mobilevd.device import calibrate, collapse, htp, rows
 from mobilevd.device.fidelity import sqnr_db
+from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import HOST_CPU, SNAPDRAGON
 from mobilevd.errors import EffectError, MobileVDError
@@ -58,6 +59,15 @@ def test_the_tanh_form_is_the_same_function(tmp_path):
     kinds = [node.op_type for node in onnx.load(float_path).graph.node]
     assert "Sigmoid" not in kinds
     assert kinds.count("Mul") == 2  # the norm's own, halved, and the gate's
+
+
+def test_weights_of_16_bits_per_channel_stay_on_the_npu_and_are_nearer(forms, tmp_path):
+    source, _, feeds = collapse.graphs(tmp_path, rewritten=True)
+    weights = [row.weight for row in rows.under(source, 100.0)]
+    quantize(source, tmp_path / "wide.onnx", calibrate.ranges(source, feeds), "uint16", weights=weights)
+    report = htp.check(source, tmp_path / "wide.onnx", SNAPDRAGON, tmp_path / "context.onnx", feeds)
+    assert (len(weights), report.partitions, report.fallbacks) == (2, 1, [])
+    assert report.sqnr_db > forms[collapse.OURS].npu.sqnr_db + 10
 
 
 def test_the_whole_network_is_one_partition_on_the_npu(graphs, tmp_path):

@@ -1,4 +1,4 @@
-"""A beginning of a network, as benchmarks/silu_forms.py cuts it out, is that part of the whole."""
+"""Parts of a network, as benchmarks/silu_forms.py and npu_blocks.py cut them out, compute what the whole does there."""
 
 import importlib.util
 from pathlib import Path
@@ -10,13 +10,17 @@ import onnxruntime as ort
 import pytest
 
 
-@pytest.fixture(scope="module")
-def forms():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "silu_forms.py"
-    spec = importlib.util.spec_from_file_location("silu_forms", path)
+def benchmark(name):
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def forms():
+    return benchmark("silu_forms")
 
 
 def test_a_beginning_computes_what_the_whole_does_there_and_reads_no_more_than_it_needs(forms, graphs, tmp_path):
@@ -54,3 +58,19 @@ def test_the_longest_beginning_that_runs_is_shown_and_what_did_not_run_is_told(f
     assert next(iter(told["did not run"])) == forms.WHOLE
     assert "signal 11" in told["did not run"][forms.WHOLE]
     assert (told["Sigmoid, Mul"]["npu_db"], told["h (1 + tanh h)"]["npu_db"]) == (1.0, 40.0)
+
+
+def test_a_block_computes_from_its_borders_what_the_whole_does_there(graphs, tmp_path):
+    npu_blocks, [feed] = benchmark("npu_blocks"), one_step.feeds(1, first_seed=9)
+    flops = list(npu_blocks.blocks(graphs.quantized_path).values())
+    assert flops == sorted(flops)
+    npu_blocks.cut(graphs.quantized_path, "mid_block", tmp_path / "part.onnx")
+    part, whole = (onnx.load(path) for path in (tmp_path / "part.onnx", graphs.quantized_path))
+    layers = {node.name.partition("/")[0] for node in part.graph.node if node.op_type == "Conv"}
+    assert {npu_blocks.block(layer) for layer in layers} == {"mid_block"}
+    whole.graph.output.extend(end for end in (*part.graph.input, *part.graph.output) if end.name not in feed)
+    outputs = ort.InferenceSession(whole.SerializeToString()).run(None, feed)
+    values = feed | dict(zip([output.name for output in whole.graph.output], outputs, strict=True))
+    given = {x.name: values[x.name] for x in part.graph.input}
+    [got] = ort.InferenceSession(part.SerializeToString()).run(None, given)
+    np.testing.assert_allclose(got, values[part.graph.output[0].name], atol=1e-3)
