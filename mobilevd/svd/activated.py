@@ -1,7 +1,7 @@
 """Norm → SiLU → convolution, the half of a ResBlock, keeping its input alone for the gradient.
 
-(1) y = W ∗ silu(norm(x)) + b; backward computes norm and activation once more. **Keeps** output and gradients, and every
-bit from run to run (``tests/svd/test_lean.py``); no second derivative. **Axes** N C *S, S the axes of space and time.
+(1) y = W ∗ silu(norm(x)) + b; backward computes norm and activation once more. **Keeps** output and gradients, and
+every bit from run to run (``tests/svd/test_lean.py``); no second derivative. **Axes** N C *S, S: height, width, time.
 """
 
 import torch

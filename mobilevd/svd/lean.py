@@ -2,7 +2,8 @@
 
 **Changes** feed-forward layers keep their input alone, and run by blocks of rows whose wide middles stay in the cache,
 forward and again backward; ResBlocks as in ``activated``, convolutions over time as in ``inference``. **Keeps** output
-and gradients, and every bit from run to run (``tests/svd/test_lean.py``); no second derivative. **Axes** R rows, C channels, I inner.
+and gradients, and every bit from run to run (``tests/svd/test_lean.py``); no second derivative.
+**Axes** R rows, C channels, I inner.
 """
 
 import torch
