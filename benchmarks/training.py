@@ -25,6 +25,7 @@ name: training-benchmark
 from: params.yaml
 prepare: {windows_per_source: 2, rendered: {train_per_photo: 1, validation_per_photo: 1}}
 training: {health: {clips: 1}}
+distill: {adversarial: {head_start: 0}}
 """
 FEWEST = {"min_train_clips": 4, "min_validation_clips": 1}
 PRECISIONS = ("fp32", "bf16")
@@ -325,7 +326,8 @@ class PlainDistill(Plain):
         temporal_multiscale.apply(self.network, made.distill.temporal_multiscale.down)
         self.encoder = self.base.unet()
         random = self.random(self.seed, "heads")
-        self.heads = Discriminator(self.encoder, self.s.heads, self.s.head_channels, random)
+        undivided = self.s.look == "before_downsampler"
+        self.heads = Discriminator(self.encoder, self.s.heads, self.s.head_channels, random, undivided)
         self.encoder.requires_grad_(True)  # it is part of the discriminator, of which only the heads are moved
         self.moves = self.optimizer(self.network, self.s.generator)
         self.heads_move = self.optimizer(self.heads, self.s.discriminator)

@@ -19,7 +19,7 @@ from mobilevd.svd.sampler import OneStep
 from mobilevd.training import data, loop, optim, seeds
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine
-from mobilevd.training.health import Watch
+from mobilevd.training.health import SIGNATURE, Watch
 from mobilevd.training.learner import Learner
 
 VALIDATION_CLIPS = 8
@@ -173,7 +173,10 @@ class Turns:
                 outputs.append(one_step(noise, *_condition(clip)).float())
                 losses.append(float(adversarial.reconstruction(outputs[-1], clip.latents, self._s)))
         one_step.train()
-        return {"val_rec": sum(losses) / len(losses), **self._duel.show(step, torch.cat(outputs))}
+        shown = self._duel.show(step, torch.cat(outputs))
+        if 0 < step <= self._s.head_start:  # the generator has not moved yet, and need not differ from itself
+            shown.pop(SIGNATURE, None)
+        return {"val_rec": sum(losses) / len(losses), **shown}
 
 
 def _condition(batch: data.Batch) -> Condition:

@@ -10,6 +10,7 @@ from mobilevd.settings import Adversarial, Optim, Training
 from mobilevd.training import duel
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.engine import Engine
+from mobilevd.training.health import SIGNATURE
 from mobilevd.training.learner import NonFiniteError
 
 SETTINGS = Adversarial(
@@ -63,6 +64,13 @@ def test_in_the_heads_start_the_generator_stands_still_and_its_schedule_waits(ma
     assert not any("lr_g" in row or "grad_norm_g" in row for row in told)
     assert turns.take(2)["lr_g"] == pytest.approx(0.5e-3)
     assert not all(torch.equal(start[n], p) for n, p in fight.generator.named_parameters())
+
+
+def test_a_generator_that_waits_for_the_heads_is_no_collapse(make):
+    late, show = SETTINGS.model_copy(update={"head_start": 2}), lambda step, outputs: {SIGNATURE: float(outputs.mean())}
+    trained = duel.train(make(settings=late, show=show))
+    assert [step for step, _ in trained.curves[SIGNATURE]] == [0, 3]
+    assert trained.alarms == []
 
 
 def test_a_duel_killed_in_the_heads_start_continues_with_identical_losses(make, killed_at):
