@@ -4,6 +4,7 @@
 before anything is waited for; the token reaches no error, file or line (``tests/device/test_hub.py``).
 """
 
+import configparser
 import difflib
 import json
 import shutil
@@ -99,6 +100,9 @@ class Hub:
             yield
         except MobileVDError:
             raise
+        except configparser.Error as error:  # whose words may repeat the line with the token
+            got, allowed = f"{get_config_path()}: {type(error).__name__}", "[api], and under it api_token and api_url"
+            raise MobileVDError(f"Qualcomm AI Hub did not {what}", got=got, allowed=allowed, where=CONFIGURE) from None
         except (qai_hub.Error, APIException, BotoCoreError, ClientError, ValueError) as error:
             said = " ".join(str(error).translate(BOX).split())
             said = said.replace(self._token, "…") if self._token else said

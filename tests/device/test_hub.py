@@ -1,4 +1,5 @@
 import json
+import traceback
 
 import aihub
 import pytest
@@ -113,6 +114,17 @@ def test_a_token_that_the_service_repeats_is_taken_out_of_the_error(service, tmp
         raise ValueError(f"Failed to create compile job: {aihub.TOKEN} is over its quota")
     assert aihub.TOKEN not in str(error.value)
     assert "is over its quota" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["api_token = {0}\n", "[api]\napi_token = {0}\napi_token = {0}\n"])
+def test_a_configuration_that_cannot_be_read_is_named_without_its_lines(text, tmp_path, monkeypatch):
+    file = tmp_path / "client.ini"
+    file.write_text(text.format(aihub.TOKEN))
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(file))
+    with pytest.raises(MobileVDError, match="did not read its configuration") as error:
+        session(tmp_path)
+    assert str(file) in str(error.value)
+    assert aihub.TOKEN not in "".join(traceback.format_exception(error.value))
 
 
 def test_an_unknown_device_is_refused_with_those_that_come_near(service, tmp_path):
