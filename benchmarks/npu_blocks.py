@@ -42,13 +42,14 @@ def one(graph: Path, name: str, folder: Path) -> dict:
     """Cut, compile, and say what it took."""
     part = folder / f"{name}.onnx"
     cut(graph, name, part)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     report, _ = htp.compile_and_run(part, SNAPDRAGON, folder / name / "context.onnx")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "gflops": round(blocks(graph)[name] / 1e9, 1),
         "compile_s": round(report.compile_s, 1),
         "wall_s": round(time.perf_counter() - began, 1),
+        "cpu_s": round(used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime, 1),
         "mb": round(report.context_mb, 1),
         "partitions": report.partitions,
         "on_cpu": report.fallbacks,
