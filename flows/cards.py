@@ -1,5 +1,6 @@
 """What a stage's card shows: figures, curves as pictures, tables, and where it came from."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -13,20 +14,35 @@ from PIL import ImageSequence
 from mobilevd import progress
 from mobilevd.artifacts import StageRecord
 
+REFRESH_S = 5.5  # the least between two pages: 5 by metaflow's default
+
 
 @contextmanager
 def live(card) -> Iterator[None]:
-    """While the stage works, its pictures are on the card, the newest first to be seen; at a failure, the reason."""
+    """While the stage works, its pictures are on the card; at a failure, the reason.
+
+    Metaflow draws no card of a task that failed. It waits for a page that it draws, but for a card's first one, and
+    passes over what comes within ``REFRESH_S`` of the last.
+    """
+    drawn_at = 0.0
+
+    def draw() -> None:
+        nonlocal drawn_at
+        drawn_at = time.monotonic()
+        card.refresh()
 
     def add(label: str, picture: Path) -> None:
         card.append(Image(_still_or_gif(Path(picture)), label=label))
-        card.refresh()
+        draw()
 
+    draw()
     try:
         with progress.shown(add):
             yield
     except MetaflowException as error:
         card.append(Markdown(f"# Stopped\n```\n{error}\n```"))
+        time.sleep(max(0.0, drawn_at + REFRESH_S - time.monotonic()))
+        draw()
         raise
 
 

@@ -18,9 +18,8 @@ from killable import clips, network
 from mobilevd.method import temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
 from mobilevd.settings import Adversarial, Health, Optim, Training
-from mobilevd.training import duel, loop
+from mobilevd.training import duel, engine, loop
 from mobilevd.training.checkpoints import Checkpoints
-from mobilevd.training.engine import Engine
 from mobilevd.training.health import Watch
 from mobilevd.training.learner import Learner
 
@@ -42,8 +41,8 @@ def train(folder: Path, how: str, steps: int, rank: int) -> None:
     mechanism = duel.Mechanism(blocks, 0.05, draw, settle)
     files = folder.parent / "train.safetensors", folder.parent / "validation.safetensors"
     settings, checkpoints = Adversarial(steps=steps, **SETTINGS, **CUT[how]), Checkpoints(folder, "t")
-    engine = Training(shard=how in SPLIT, precision=SPLIT.get(how, "fp32"))
-    fight = duel.Duel(generator, network(1), files, (ids, ids), settings, 0, "t", engine, checkpoints, mechanism)
+    trained_how = Training(shard=how in SPLIT, precision=SPLIT.get(how, "fp32"))
+    fight = duel.Duel(generator, network(1), files, (ids, ids), settings, 0, "t", trained_how, checkpoints, mechanism)
     trained = duel.train(fight)
     if rank == 0:
         print("curves", json.dumps(trained.curves), flush=True)
@@ -53,7 +52,7 @@ def back(folder: Path, steps: int, rank: int) -> None:
     """The second process's loss is not a number once, at the third step; the first process tells what happened."""
     torch.manual_seed(0)
     network = torch.nn.Linear(4, 4)
-    learner = Learner("network", network, Optim(lr=0.1), steps, Engine(Training()), ema_decay=0.5)
+    learner = Learner("network", network, Optim(lr=0.1), steps, engine.Engine(Training()), ema_decay=0.5)
     bad = [1.0, 1.0, float("nan") if rank else 1.0]
 
     def step(k: int) -> dict[str, float]:
@@ -69,6 +68,7 @@ def back(folder: Path, steps: int, rank: int) -> None:
 
 
 def main(folder: Path, plans: list[str]) -> None:
+    engine.BUCKET = 10_000  # many exchanges, where these networks would fit into one
     clips(folder / "train.safetensors", 5), clips(folder / "validation.safetensors", 2)
     for plan in plans:
         name, how, steps = plan.split(":")

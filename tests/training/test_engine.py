@@ -54,6 +54,21 @@ def test_half_precision_computes_in_it_and_keeps_weights_whole(precision, dtype)
     assert (y.dtype, network.weight.dtype, network.weight.grad.dtype) == (dtype, torch.float32, torch.float32)
 
 
+def test_many_tensors_are_averaged_in_few_exchanges_and_each_gets_its_own_mean(monkeypatch):
+    """Beside another process whose tensors are zero."""
+    engine, sent = Engine(Training()), []
+    monkeypatch.setattr("mobilevd.training.engine.BUCKET", 10)
+    monkeypatch.setattr(engine, "ranks", 2)
+    monkeypatch.setattr(
+        engine.accelerator, "reduce", lambda flat, reduction: sent.append((len(flat), reduction)) or flat / 2
+    )
+    tensors = [torch.randn(shape) for shape in ((2, 3), (4,), (5, 5), (1,), (3, 3), ())]
+    want = [t / 2 for t in tensors]
+    engine.average(tensors)
+    assert sent == [(10, "mean"), (25, "mean"), (10, "mean"), (1, "mean")]
+    assert all(torch.equal(got, half) for got, half in zip(tensors, want, strict=True))
+
+
 def test_alone_nothing_is_averaged_and_every_flag_is_ones_own():
     engine, t = Engine(Training()), torch.ones(3)
     engine.average([t])

@@ -55,6 +55,8 @@ def test_a_split_network_has_nearly_the_losses_of_a_whole_one_in_half_precision(
     for name in ("loss_g", "loss_d", "val_rec"):
         for (step, got), (_, want) in zip(curves[how][name], curves["alone"][name], strict=False):
             assert got == pytest.approx(want, rel=2e-2), (name, step)
+    for name in ("grad_norm_g", "grad_norm_d"):  # later ones come of steps that rounding turned elsewhere
+        assert curves[how][name][0][1] == pytest.approx(curves["alone"][name][0][1], rel=3e-2), name
 
 
 @pytest.mark.parametrize("how", ["split", "apart"])
