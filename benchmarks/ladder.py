@@ -1,8 +1,8 @@
 """How long one evaluation of every row of the paper's ladder takes on this machine's CPU, at full size, random weights.
 
-Usage: python benchmarks/ladder.py [FILE] [--at-most N] [--readme]. Rows of one network share a measurement; what FILE
-holds is not measured again, so that a run may be cut off, or go on later with N networks at a time. torch in fp32, one
-forward each. --readme prints the README's table.
+Usage: python benchmarks/ladder.py [FILE] [--at-most N] [--readme] [--blocks]. Rows of one network share a measurement;
+what FILE holds is not measured again, so that a run may be cut off, or go on later with N networks at a time. torch in
+fp32, one forward each. --readme prints the README's table; --blocks times single blocks of SVD instead.
 """
 
 import argparse
@@ -15,13 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mobilevd.evaluation.cost import LADDER, PIXELS_PER_LATENT, Rung
+from mobilevd.method import cross_attention
 from mobilevd.stages import costs
 from mobilevd.svd import reference
 from mobilevd.svd.inference import arrange
 from mobilevd.svd.unet import VideoUNet
 
+WIDEST = ((320, 32, 64), (640, 16, 32))  # channels, height, width at 512x256
 IDS = torch.tensor([[6.0, 127.0, 0.02]])  # 7 frames per second
 
 
@@ -31,7 +35,11 @@ def main() -> None:
     options.add_argument("file", type=Path, nargs="?", default=Path("ladder.json"), help="default: ladder.json")
     options.add_argument("--at-most", type=int, default=len(LADDER), help="networks to measure now (default: all)")
     options.add_argument("--readme", action="store_true", help="print the README's table")
+    options.add_argument("--blocks", action="store_true", help="time SVD's widest blocks, plain and folded, instead")
     given = options.parse_args()
+    if given.blocks:
+        print(json.dumps(blocks(), indent=2))
+        return
     known = json.loads(given.file.read_text()) if given.file.is_file() else {}
     for rung in list(missing(known))[: given.at_most]:
         print(f"{rung.row} …", file=sys.stderr, flush=True)
@@ -68,21 +76,52 @@ def measured(rung: Rung) -> dict:
     }
 
 
-@torch.no_grad()
+def blocks() -> dict[str, dict[str, float]]:
+    """SVD's attention blocks at the two widest levels, as they are and with cross-attention folded."""
+    ways = {"SVD": [], "cross-attention folded": [cross_attention.apply]}
+    return {
+        f"{name}, level {k}": block(k, *WIDEST[k], edits) for k in range(len(WIDEST)) for name, edits in ways.items()
+    }
+
+
+@torch.inference_mode()
+def block(level: int, channels: int, height: int, width: int, edits: list) -> dict[str, float]:
+    """GFLOPs of one attention block on 14 frames, and its seconds of the processor: the fewer of two forwards."""
+    unet, spent = reference.unet(), []
+    for edit in edits:
+        edit(unet)
+    network = filled(arrange(unet).down_blocks[level].attentions[0])
+    frames = torch.randn(14, channels, height, width)
+    given = {"encoder_hidden_states": torch.randn(14, 1, 1024), "image_only_indicator": torch.zeros(1, 14)}
+    with FlopCounterMode(display=False) as counted:
+        network(frames, **given)
+    for _ in range(2):
+        began = time.process_time()
+        network(frames, **given)
+        spent.append(time.process_time() - began)
+    return {"gflops": round(counted.get_total_flops() / 1e9, 1), "cpu_s": round(min(spent), 2)}
+
+
 def built(rung: Rung, seed: int = 0) -> VideoUNet:
     """SVD's network edited without weights, then filled with torch's own random start."""
     torch.manual_seed(seed)
     unet = reference.unet()
     for edit in rung.edits:
         edit(unet)
-    for module in unet.modules():
+    return filled(unet)
+
+
+@torch.no_grad()
+def filled(network: nn.Module) -> nn.Module:
+    """Room and random numbers for a network without weights."""
+    for module in network.modules():
         module.to_empty(device="cpu", recurse=False)
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
         else:
             for parameter in module.parameters(recurse=False):  # mix factors, folded cross-attention
                 parameter.normal_(std=0.02)
-    return unet
+    return network
 
 
 def inputs(rung: Rung, seed: int = 1) -> tuple[torch.Tensor, ...]:

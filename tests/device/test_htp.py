@@ -95,9 +95,11 @@ def test_a_graph_that_falls_apart_is_refused_by_its_nodes(partitions):
 
 
 def test_a_model_that_is_none_fails_with_the_compilers_words(tmp_path):
-    (tmp_path / "broken.onnx").write_bytes(np.arange(64, dtype=np.uint8).tobytes())
+    for name in ("broken.onnx", "c.onnx", "c_qnn.bin"):
+        (tmp_path / name).write_bytes(np.arange(64, dtype=np.uint8).tobytes())
     with pytest.raises(EffectError, match="compiler failed") as error:
         htp.compile_and_run(tmp_path / "broken.onnx", SNAPDRAGON, tmp_path / "c.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]  # what lay there is not taken for the new one
     assert error.value.where == str(tmp_path / "broken.onnx")
 
 
