@@ -48,7 +48,7 @@ def _pieces(tensors: dict[str, Tensor]) -> Iterator[memoryview]:
     order = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype), name))
     small = bytearray(_header({name: tensors[name] for name in order}))
     for name in order:
-        own = memoryview(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        own = memoryview(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy())
         if len(small) + len(own) <= PIECE:
             small += own
             continue

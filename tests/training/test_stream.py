@@ -1,4 +1,5 @@
 import hashlib
+import io
 
 import pytest
 import torch
@@ -36,3 +37,16 @@ def test_a_streamed_file_has_the_librarys_bytes_and_its_digest(tensors, tmp_path
     own = (tmp_path / "own.safetensors").read_bytes()
     assert own == (tmp_path / "library.safetensors").read_bytes()
     assert digest == hashlib.sha256(own).hexdigest()
+
+
+def test_a_disk_that_takes_a_little_at_a_time_gets_it_all(tensors, tmp_path):
+    class Slow(io.FileIO):
+        def write(self, piece):
+            return super().write(piece[:100])
+
+    class Place(type(tmp_path)):
+        def open(self, mode, buffering):
+            return Slow(self, mode)
+
+    digest = stream.save(tensors, Place(tmp_path / "own.safetensors"))
+    assert hashlib.sha256((tmp_path / "own.safetensors").read_bytes()).hexdigest() == digest
