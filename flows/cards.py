@@ -21,26 +21,27 @@ REFRESH_S = 5.5  # the least between two pages: 5 by metaflow's default
 def live(card) -> Iterator[None]:
     """While the stage works, its pictures are on the card; at a failure, the reason.
 
-    Metaflow draws no card of a task that failed. It waits for a page that it draws, but for a card's first one, and
-    passes over what comes within ``REFRESH_S`` of the last.
+    Metaflow draws no card of a task that failed; it passes over a page that is asked for within ``REFRESH_S`` of the
+    last, and waits for every page but a card's first.
     """
     drawn_at = 0.0
 
     def draw() -> None:
         nonlocal drawn_at
         drawn_at = time.monotonic()
-        card.refresh()
+        card.refresh(force=True)
 
     def add(label: str, picture: Path) -> None:
         card.append(Image(_still_or_gif(Path(picture)), label=label))
         draw()
 
-    draw()
     try:
         with progress.shown(add):
             yield
     except MetaflowException as error:
         card.append(Markdown(f"# Stopped\n```\n{error}\n```"))
+        if not drawn_at:
+            draw()
         time.sleep(max(0.0, drawn_at + REFRESH_S - time.monotonic()))
         draw()
         raise
