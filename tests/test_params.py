@@ -141,6 +141,8 @@ def other(value) -> list:
         "there",
         "aimet",
         "difference",
+        "after_downsampler",
+        "clip",
         f"{value}x",
     ]
 

@@ -62,7 +62,7 @@ def test_a_slow_job_times_out_and_a_later_run_goes_on_with_it(service, model, tm
     [job] = service.submitted("compile")
     assert job in str(error.value)
     assert "timeout_minutes" in str(error.value)
-    service._left[job] = 3
+    service.left[job] = 3
     assert compiled(session(tmp_path), model).job_id == job
     assert service.submitted("compile") == [job]
 
