@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LITTLE = 1.1  # times the distance without temporal multiscaling
-LONG = {  # what recipes/mobilevd.yaml says where params.yaml differs, in as many steps of the generator
+LONG = {  # of what params.yaml says otherwise, all but the losses' weights and rates, in as many steps of the generator
     "steps": 120,
     "head_start": 0,
     "look": "after_downsampler",
