@@ -52,6 +52,23 @@ def test_generator_and_heads_move_and_the_frozen_encoder_does_not(make):
     assert all(p.grad is None for p in fight.encoder.parameters())
 
 
+@pytest.mark.parametrize(
+    ("key", "word", "moves", "stays"),
+    [
+        ("look", "before_downsampler", "loss_hinge", "loss_rec"),
+        ("huber_over", "position", "loss_rec", "loss_hinge"),
+        ("huber_over", "position", "val_rec", None),
+    ],
+)
+def test_what_the_recipe_says_of_look_and_norm_is_what_trains(make, key, word, moves, stays):
+    told = []
+    for settings in (SETTINGS, SETTINGS.model_copy(update={key: word})):
+        turns = duel.Turns(make(settings=settings), Engine(Training()))
+        told.append(turns.validate(0) | turns.take(0))
+    assert told[0][moves] != pytest.approx(told[1][moves], rel=1e-3)
+    assert stays is None or told[0][stays] == pytest.approx(told[1][stays])
+
+
 def test_in_the_heads_start_the_generator_stands_still_and_its_schedule_waits(make):
     late = SETTINGS.model_copy(update={"head_start": 2, "generator": Optim(lr=1e-3, warmup_steps=2)})
     fight = make(settings=late)
