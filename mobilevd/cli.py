@@ -271,7 +271,7 @@ def replay(
     replayed = []
     for one in stage.run(model, workdir, upto, tolerance):
         differ = "".join(f"\n  {name}: {was:g} before, {now:g} now" for name, (was, now) in one.differ.items())
-        typer.echo(f"{one.stage}: {one.artifacts}{differ}")
+        typer.echo(f"{one.stage}: {one.artifacts}{f' ({one.why})' if one.why else ''}{differ}")
         replayed.append(one)
     agrees, why = stage.verdict(replayed)
     if not agrees:

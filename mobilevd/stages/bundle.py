@@ -64,6 +64,7 @@ def lineage(recipe: Recipe, inputs: dict[str, StageRecord], base: bases.Base) ->
             "started_at": record.started_at,
             "seconds": record.seconds,
         }
+        | {key: value for key, value in record.facts.items() if key == "threads"}
         for name, record in inputs.items()
     }
     return {

@@ -168,7 +168,9 @@ class Job:
             parents=self.parents,
             artifacts={NETWORK: network},
             figures=self._named(figures | _costs(*costs) | _pace(self._run)),
-            facts={"edits": ", ".join(entry["op"] for entry in log)} | _told(self._run) | self._sent,
+            facts={"edits": ", ".join(entry["op"] for entry in log), "threads": str(torch.get_num_threads())}
+            | _told(self._run)
+            | self._sent,
             curves=curves,
             pictures={
                 n: p.relative_to(self.workdir).as_posix()

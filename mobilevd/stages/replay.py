@@ -26,11 +26,12 @@ SAME, OTHER = "same digests", "other digests"
 
 @dataclass(frozen=True)
 class Replayed:
-    """One stage that ran again: whether its artifacts are the same, and its figures that are not, (before, now)."""
+    """One stage that ran again: whether its artifacts are the same, why not, and its other figures, (before, now)."""
 
     stage: str
     artifacts: str
     differ: dict[str, tuple[float, float]]
+    why: str = ""
 
 
 def run(address: str, workdir: Path, upto: str = CHAIN[-1], tolerance: float = 0.05) -> Iterator[Replayed]:
@@ -53,7 +54,10 @@ def run(address: str, workdir: Path, upto: str = CHAIN[-1], tolerance: float = 0
         if record.data_md5 != told["data_md5"]:
             raise IntegrityError("The data here is not the model's", got=record.data_md5, allowed=told["data_md5"])
         same = _artifacts(record, told)
-        yield Replayed(stage, same, {} if same == SAME else _differing(record, before, tolerance))
+        if same == SAME:
+            yield Replayed(stage, same, {})
+        else:
+            yield Replayed(stage, same, _differing(record, before, tolerance), _threads(record, told))
 
 
 def verdict(replayed: list[Replayed]) -> tuple[bool, str]:
@@ -70,6 +74,14 @@ def _artifacts(record: StageRecord, told: Mapping) -> str:
     made = {name: artifact.sha256 for name, artifact in record.artifacts.items() if name not in DATED}
     stated = told["stages"].get(record.stage, {}).get("artifacts", {})
     return SAME if made and all(stated.get(name) == digest for name, digest in made.items()) else OTHER
+
+
+def _threads(record: StageRecord, told: Mapping) -> str:
+    """Why no digest can agree, where a stage trained on another number of threads; else nothing."""
+    was, now = told["stages"].get(record.stage, {}).get("threads"), record.facts.get("threads")
+    if None in (was, now) or was == now:
+        return ""
+    return f"{was} threads before, {now} now, which add in another order: OMP_NUM_THREADS={was} adds alike"
 
 
 def _differing(record: StageRecord, before: Mapping[str, float], tolerance: float) -> dict[str, tuple[float, float]]:

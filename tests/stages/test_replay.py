@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import tiny_svd
+import torch
 import yaml
 from movies import moving
 from typer.testing import CliRunner
@@ -61,6 +62,20 @@ def test_same_machine_makes_every_artifact_again_to_the_bit(made, tmp_path):
     told = CliRunner().invoke(cli.app, words, catch_exceptions=False)
     assert told.stdout.splitlines()[:2] == ["prepare: same digests", "finetune: same digests"]
     assert "agrees: every artifact has the same digest" in told.stdout
+
+
+@pytest.mark.slow
+def test_another_number_of_threads_is_told_as_the_reason(made, tmp_path):
+    recipe, records, _ = made
+    now = records["finetune"].facts["threads"]
+    assert now == str(torch.get_num_threads())
+    write(tmp_path / "bundle", recipe, records)
+    stated = lineage.read(tmp_path / "bundle")
+    stated["stages"]["finetune"] = {"artifacts": {"network": "0" * 64}, "threads": "7"}
+    write_json(tmp_path / "bundle" / lineage.LINEAGE, stated)
+    replayed = list(replay.run(str(tmp_path / "bundle"), tmp_path / "again", "finetune"))
+    assert (replayed[0].why, replayed[1].artifacts) == ("", replay.OTHER)
+    assert replayed[1].why.startswith(f"7 threads before, {now} now") and "OMP_NUM_THREADS=7" in replayed[1].why
 
 
 def test_other_artifact_and_other_figure_are_told_by_name(made):
