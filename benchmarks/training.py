@@ -352,7 +352,7 @@ class PlainDistill(Plain):
         features = heads.features(x0, draws.real_noise, draws.d_sigma, condition)
         real = heads(features, draws.d_sigma, condition.tokens)
         false = heads.features(fake.detach(), draws.fake_noise, draws.d_sigma, condition)
-        hinges = adversarial.hinge(real, heads(false, draws.d_sigma, condition.tokens))
+        hinges = adversarial.hinge(real, 1) + adversarial.hinge(heads(false, draws.d_sigma, condition.tokens), -1)
         self.backward("discriminator", hinges + s.r1_gamma * adversarial.r1(real, features))
         self.move(self.heads_move, heads, s.discriminator, step, s.steps)
         self.encoder.zero_grad()

@@ -136,6 +136,7 @@ def other(value) -> list:
         "before",
         "interval",
         "random",
+        "derivative",
         "importance_per_tflop",
         "qnn_dlc",
         "there",

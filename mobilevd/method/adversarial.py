@@ -1,5 +1,6 @@
 """**Source** SF-V (arXiv 2406.04324): one-step generator against a discriminator, D negative for real.
 
+**Changes** the heads' gradients are taken block by block, so that no two blocks' activations are kept at a time.
 **Keeps** neither half's loss reaches the other half's weights (``tests/method/test_adversarial.py``).
 Deviates: γ, c, the norm in L_rec and what R1 acts on are open there; ours stand at ``pseudo_huber`` and ``r1``.
 """
@@ -12,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mobilevd.method.at_once import at_once
 from mobilevd.settings import Adversarial, LogNormal
-from mobilevd.shapes import Latents, Sigmas
+from mobilevd.shapes import Latents, Sigmas, Tokens
 from mobilevd.svd.edm import Condition, denoise, over_frames
 from mobilevd.svd.scheduler import Schedule
 
@@ -44,7 +46,7 @@ class GeneratorTerms(NamedTuple):
 
 
 class DiscriminatorTerms(NamedTuple):
-    """L_D, its parts, and the mean logits on real and on fake clips."""
+    """L_D, and as values its parts and the mean logits on real and on fake clips."""
 
     loss: Scalar
     hinge: Scalar
@@ -81,7 +83,7 @@ def generator_terms(
     fake = denoise(unet, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *condition)
     with held(discriminator):
         features = discriminator.features(fake, draws.fake_noise, draws.d_sigma, condition)
-        adversarial = mean(discriminator(features, draws.d_sigma, condition.tokens))
+        adversarial = _believed(discriminator, features, (draws.d_sigma, condition.tokens))
     rebuilt = reconstruction(fake, x0, settings)
     loss = settings.adversarial_weight * adversarial + settings.reconstruction_weight * rebuilt
     return GeneratorTerms(loss, adversarial, rebuilt, [f.detach() for f in features])
@@ -99,18 +101,49 @@ def discriminator_terms(
     """(3) L_D = E max(0, 1 + D(real')) + E max(0, 1 − D(fake')) + γ R1; γ = 0 leaves R1 out."""
     with torch.no_grad():
         features = discriminator.features(x0, draws.real_noise, draws.d_sigma, condition)
-    features = [f.float().requires_grad_(gamma > 0) for f in features]
-    heads = lambda maps: discriminator(maps, draws.d_sigma, condition.tokens)  # noqa: E731
-    real, fake, penalty = heads(features), heads(fake_features), x0.new_zeros(())
-    if gamma > 0:
-        penalty = r1_by_difference(heads, real, features) if by_difference else r1(real, features)
-    hinges = hinge(real, fake)
-    return DiscriminatorTerms(hinges + gamma * penalty, hinges, penalty, mean(real).detach(), mean(fake).detach())
+    told = draws.d_sigma, condition.tokens
+    blocks = [
+        _block(discriminator, k, maps, told, gamma, by_difference)
+        for k, maps in enumerate(zip(features, fake_features, strict=True))
+    ]
+    return DiscriminatorTerms(*(torch.stack(values).mean() for values in zip(*blocks, strict=True)))
 
 
-def hinge(real: Logits, fake: Logits) -> Scalar:
-    """E max(0, 1 + D(real)) + E max(0, 1 − D(fake)), taken at every logit; each head counts the same."""
-    return mean([(1 + r).relu() for r in real]) + mean([(1 - f).relu() for f in fake])
+def _believed(discriminator: nn.Module, features: list[Maps], told: tuple[Sigmas, Tokens]) -> Scalar:
+    """E D of fakes; its gradient reaches their features."""
+
+    def block(k: int) -> Scalar:
+        return at_once(lambda: (mean(discriminator.judge(k, features[k], *told)),), [features[k]])[0]
+
+    return torch.stack([block(k) for k in range(len(features))]).mean()
+
+
+def _block(
+    discriminator: nn.Module, k: int, maps: tuple[Maps, Maps], told: tuple, gamma: float, by_difference: bool
+) -> DiscriminatorTerms:
+    """The terms of one block's heads on (real, fake) maps."""
+    real, fake = maps[0].float().requires_grad_(gamma > 0), maps[1]
+    heads, moving = lambda x: discriminator.judge(k, x, *told), list(discriminator.heads[k].parameters())
+
+    def of_fake() -> tuple[Scalar, ...]:
+        rows = heads(fake)
+        return hinge(rows, -1), mean(rows)
+
+    def of_real() -> tuple[Scalar, ...]:
+        rows, penalty = heads(real), real.new_zeros(())
+        if gamma > 0:
+            penalty = r1_by_difference(heads, rows, real, moving) if by_difference else r1(rows, [real])
+        return hinge(rows, 1) + gamma * penalty, penalty, mean(rows)
+
+    fakes, fake_logit = at_once(of_fake, moving)
+    reals, penalty, real_logit = at_once(of_real, moving)
+    loss = fakes + reals
+    return DiscriminatorTerms(loss, loss.detach() - gamma * penalty, penalty, real_logit, fake_logit)
+
+
+def hinge(rows: Logits, sign: Literal[1, -1]) -> Scalar:
+    """E max(0, 1 + sign D), taken at every logit, 1 for real and −1 for fake; each head counts the same."""
+    return mean([(1 + sign * row).relu() for row in rows])
 
 
 def mean(logits: Logits) -> Scalar:
@@ -145,19 +178,20 @@ def r1(real: Logits, features: list[Maps]) -> Scalar:
     return torch.stack([g.square().sum(2).mean() for g in gradients]).mean()
 
 
-def r1_by_difference(heads: Callable[[list[Maps]], Logits], real: Logits, features: list[Maps]) -> Scalar:
-    """R1, (5), without a second derivative: its value, and to O(STEP²) its gradient for the heads' weights.
+def r1_by_difference(heads: Callable[[Maps], Logits], real: Logits, features: Maps, moving: list[Tensor]) -> Scalar:
+    """R1, (5), of one block without a second derivative: its value, and to O(STEP²) its gradient for ``moving``.
 
     With v = ½ ∂R1/∂g held fast, ∂R1/∂θ = 2 ∂/∂θ (∇_v Σ logits), here a central difference along v.
     """
-    gradients = torch.autograd.grad(sum(row.sum() for row in real), features, retain_graph=True)
-    along = [g * (g.shape[2] / (g.numel() * len(gradients))) for g in gradients]
-    value = sum((g * v).sum() for g, v in zip(gradients, along, strict=True))
-    features = [f.detach() for f in features]
-    step = STEP * min(f.norm() / v.norm().clamp_min(TINY) for f, v in zip(features, along, strict=True))
-    there, back = (heads([f + s * v for f, v in zip(features, along, strict=True)]) for s in (step, -step))
-    slope = sum((a - b).sum() for a, b in zip(there, back, strict=True)) / (2 * step)
-    return value + 2 * (slope - slope.detach())
+    (gradient,) = torch.autograd.grad(sum(row.sum() for row in real), features, retain_graph=True)
+    along, features = gradient * (gradient.shape[2] / gradient.numel()), features.detach()
+    step = STEP * features.norm() / along.norm().clamp_min(TINY)
+
+    def logits(way: Scalar) -> Scalar:
+        return at_once(lambda: (sum(row.sum() for row in heads(features + way * along)),), moving)[0]
+
+    slope = (logits(step) - logits(-step)) / (2 * step)
+    return (gradient * along).sum() + 2 * (slope - slope.detach())
 
 
 @contextmanager

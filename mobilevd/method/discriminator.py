@@ -57,16 +57,17 @@ class Discriminator(nn.Module):
         return [_normal(r.unflatten(0, (x.shape[0], -1)).float()) for r in rows]
 
     def forward(self, features: list[Features], sigma: Sigmas, tokens: Tokens) -> list[Float[Tensor, "B _"]]:
-        """One row of logits per clip from each head, at every position of its feature map.
+        """One row of logits per clip from each head, at every position of its feature map."""
+        return [row for k, x in enumerate(features) for row in self.judge(k, x, sigma, tokens)]
+
+    def judge(self, k: int, x: Features, sigma: Sigmas, tokens: Tokens) -> list[Float[Tensor, "B _"]]:
+        """The rows of the heads of block ``k`` on its features.
 
         In float32, whatever the encoder's precision: half of it is too coarse for a hinge, and for R1's derivatives.
         """
-        logits = []
         with torch.autocast(tokens.device.type, enabled=False):
-            for block, x in zip(self.heads, features, strict=True):
-                told = _told(tokens.float(), precondition(sigma).c_noise, x.shape[1])
-                logits += [head(x.float(), told).flatten(1) for head in block.values()]
-        return logits
+            told = _told(tokens.float(), precondition(sigma).c_noise, x.shape[1])
+            return [head(x.float(), told).flatten(1) for head in self.heads[k].values()]
 
 
 class SpatialHead(nn.Module):

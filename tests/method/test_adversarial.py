@@ -6,7 +6,7 @@ import torch
 from mobilevd.method import adversarial
 from mobilevd.method.discriminator import Discriminator
 from mobilevd.settings import Adversarial, LogNormal
-from mobilevd.svd.edm import Condition
+from mobilevd.svd.edm import Condition, denoise, over_frames
 
 SETTINGS = Adversarial(steps=1, generator={"lr": 1e-3}, discriminator={"lr": 1e-3}, head_channels=16)
 
@@ -81,13 +81,37 @@ def test_losses_equal_their_formulas(scene):
     assert (float(terms.real), float(terms.fake)) == pytest.approx((average(real), average(fake)), rel=1e-4, abs=1e-5)
 
 
+def test_gradients_by_block_are_those_of_the_whole(scene):
+    generator, d, x0, condition, draws = scene
+    told = draws.d_sigma, condition.tokens
+    terms = adversarial.generator_terms(generator, d, x0, condition, draws, SETTINGS)
+    terms.loss.backward()
+    by_block = [p.grad.clone() for p in generator.parameters() if p.grad is not None]
+    generator.zero_grad()
+    fake = denoise(generator, x0 + over_frames(draws.sigma) * draws.noise, draws.sigma, *condition)
+    features = d.features(fake, draws.fake_noise, draws.d_sigma, condition)
+    (adversarial.mean(d(features, *told)) + 0.1 * adversarial.reconstruction(fake, x0, SETTINGS)).backward()
+    assert all(_near(a, b) for a, b in zip(by_block, _grads(generator), strict=True))
+    _, moved = _moved(d, x0, terms.fake_features, condition, draws, gamma=0.5)
+    d.zero_grad()
+    real = [f.requires_grad_() for f in d.features(x0, draws.real_noise, draws.d_sigma, condition)]
+    rows = d(real, *told)
+    hinges = adversarial.hinge(rows, 1) + adversarial.hinge(d(terms.fake_features, *told), -1)
+    (hinges + 0.5 * adversarial.r1(rows, real)).backward()
+    assert _near(moved, torch.cat([g.flatten() for g in _grads(d)]))
+
+
+def _near(a, b) -> bool:
+    return float((a - b).norm()) <= 1e-4 * float(b.norm())
+
+
 def test_the_discriminator_learns_to_answer_negative_for_real():
     real, fake = torch.zeros(1, 4, requires_grad=True), torch.zeros(1, 4, requires_grad=True)
-    adversarial.hinge([real], [fake]).backward()
+    (adversarial.hinge([real], 1) + adversarial.hinge([fake], -1)).backward()
     assert (real.grad > 0).all()
     assert (fake.grad < 0).all()
-    settled = adversarial.hinge([torch.full((1, 4), -1.0)], [torch.full((1, 4), 1.0)])
-    assert float(settled) == 0.0
+    settled = [adversarial.hinge([torch.full((1, 4), -1.0 * sign)], sign) for sign in (1, -1)]
+    assert [float(loss) for loss in settled] == [0.0, 0.0]
 
 
 def test_every_head_counts_the_same_whatever_its_number_of_logits():
@@ -127,16 +151,21 @@ def test_r1_is_the_squared_gradient_of_the_logits_at_the_features():
     torch.testing.assert_close(w.grad, 2 * w.detach())
 
 
+def _moved(d, x0, features, condition, draws, gamma, by_difference=False):
+    """The terms, and the gradient of the loss for all heads in one row."""
+    d.zero_grad()
+    terms = adversarial.discriminator_terms(d, x0, features, condition, draws, gamma, by_difference)
+    terms.loss.backward()
+    return terms, torch.cat([p.grad.flatten() for p in d.parameters()])
+
+
 def test_r1_by_difference_agrees_with_the_second_derivative_in_value_and_gradient(scene):
     _, d, x0, condition, draws = scene
     features = d.features(x0, draws.real_noise, draws.d_sigma, condition)
     found = []
     for form in (False, True):
-        d.zero_grad()
-        terms = adversarial.discriminator_terms(d, x0, features, condition, draws, 1.0, form)
-        terms.penalty.backward()
-        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in d.parameters()]
-        found.append((float(terms.penalty.detach()), torch.cat([slope.flatten() for slope in slopes])))
+        (_, without), (terms, given) = (_moved(d, x0, features, condition, draws, gamma, form) for gamma in (0.0, 1.0))
+        found.append((float(terms.penalty), given - without))
     (value, gradient), (value_too, gradient_too) = found
     assert value_too == pytest.approx(value, rel=1e-5)
     assert value > 0

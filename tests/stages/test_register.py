@@ -212,7 +212,8 @@ def test_lineage_names_everything_by_digest(recipe, records, base, tmp_path):
     inputs["distill"] = inputs["distill"].model_copy(update={"facts": {"threads": "2", "edits": "none"}})
     told = json.loads((bundle.assemble(plain, inputs, tmp_path / "bundle").path / "lineage.json").read_text())
     threads = {name: stage["threads"] for name, stage in told["stages"].items() if "threads" in stage}
-    assert threads == {"distill": "2"} and "edits" not in told["stages"]["distill"]
+    assert threads == {"distill": "2"}
+    assert "edits" not in told["stages"]["distill"]
     assert told["recipe"] == {"name": "tiny", "sha256": plain.digest}
     assert told["base"] == {"name": str(base), "sha256": Base(base).digest}
     assert told["stages"]["gate"]["parents"]["funnel.network"] == told["stages"]["funnel"]["artifacts"]["network"]

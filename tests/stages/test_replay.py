@@ -75,7 +75,8 @@ def test_another_number_of_threads_is_told_as_the_reason(made, tmp_path):
     write_json(tmp_path / "bundle" / lineage.LINEAGE, stated)
     replayed = list(replay.run(str(tmp_path / "bundle"), tmp_path / "again", "finetune"))
     assert (replayed[0].why, replayed[1].artifacts) == ("", replay.OTHER)
-    assert replayed[1].why.startswith(f"7 threads before, {now} now") and "OMP_NUM_THREADS=7" in replayed[1].why
+    assert replayed[1].why.startswith(f"7 threads before, {now} now")
+    assert "OMP_NUM_THREADS=7" in replayed[1].why
 
 
 def test_other_artifact_and_other_figure_are_told_by_name(made):
