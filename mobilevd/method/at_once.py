@@ -21,6 +21,7 @@ def at_once(compute: Callable[[], tuple[Scalar, ...]], inputs: Sequence[Tensor])
 class _AtOnce(torch.autograd.Function):
     @staticmethod
     def forward(ctx, compute: Callable[[], tuple[Scalar, ...]], *inputs: Tensor) -> tuple[Scalar, ...]:
+        """The loss and the values; the loss's gradients are kept, and nothing else."""
         asking = [t.requires_grad for t in inputs]
         with torch.enable_grad():
             loss, *values = compute()
@@ -34,4 +35,5 @@ class _AtOnce(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, slope: Scalar, *_: Tensor) -> tuple:
+        """The gradients that were kept, times ``slope``."""
         return None, *(None if gradient is None else slope * gradient for gradient in ctx.saved_tensors)
