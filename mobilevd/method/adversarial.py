@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mobilevd.method.at_once import at_once
 from mobilevd.settings import Adversarial, LogNormal
 from mobilevd.shapes import Latents, Sigmas, Tokens
+from mobilevd.svd.at_once import at_once
 from mobilevd.svd.edm import Condition, denoise, over_frames
 from mobilevd.svd.scheduler import Schedule
 

@@ -1,6 +1,6 @@
 """A loss whose gradients are taken in the moment it is computed, so that nothing of its computation outlives it.
 
-**Keeps** value and gradients (``tests/method/test_at_once.py``); no second derivative through it.
+**Keeps** value and gradients (``tests/svd/test_at_once.py``); no second derivative through it.
 """
 
 from collections.abc import Callable, Sequence

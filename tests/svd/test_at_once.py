@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from mobilevd.method.at_once import at_once
+from mobilevd.svd.at_once import at_once
 
 
 @pytest.fixture
