@@ -130,8 +130,8 @@ class Clock:
         yield
         self.parts[name] += time.process_time() - began
 
-    def watch(self, owner: type, method: str, name: str) -> None:
-        """Count every call of a method as ``name``, in which {0.…} stands for what its owner is called."""
+    def watch(self, owner: object, method: str, name: str) -> None:
+        """Count every call of a method or a module's function as ``name``, in which {0.…} is its first argument."""
         inner = getattr(owner, method)
 
         def timed(*given, **named):
@@ -179,7 +179,7 @@ def ours(precision: str, stage: str, folder: str, steps: str) -> dict:
     import importlib
 
     from mobilevd.artifacts import StageRecord
-    from mobilevd.method.discriminator import Discriminator
+    from mobilevd.method import adversarial
     from mobilevd.svd.unet import VideoUNet
     from mobilevd.training import data
     from mobilevd.training.learner import Learner
@@ -199,7 +199,8 @@ def ours(precision: str, stage: str, folder: str, steps: str) -> dict:
         (data.Feed, "_batch", "clips"),
         (VideoUNet, "forward", "network forward"),
         (VideoUNet, "encode", "encoder forward"),
-        (Discriminator, "forward", "heads forward"),
+        (adversarial, "_believed", "heads in the generator's turn"),
+        (adversarial, "_block", "heads in the discriminator's turn"),
         (Learner, "gather", "backward of the {0.name}"),
         (Learner, "ready", "clip, optimizer, average"),
         (Learner, "move", "clip, optimizer, average"),
