@@ -58,8 +58,10 @@ def test_nothing_of_the_computation_is_kept(w):
 
 
 def test_without_gradients_only_the_value_is_computed(w):
+    asked = []
     with torch.no_grad():
-        (loss,) = at_once(lambda: (w.sum(),), [w])
+        (loss,) = at_once(lambda: (asked.append(torch.is_grad_enabled()) or w.sum(),), [w])
+    assert asked == [False]
     assert not loss.requires_grad
     assert float(loss) == float(w.detach().sum())
 
