@@ -23,6 +23,7 @@ LONG = {  # of what params.yaml says otherwise, all but the losses' weights and 
     "head_start": 0,
     "look": "after_downsampler",
     "huber_over": "clip",
+    "r1_form": "derivative",
     "discriminator_sigma": {"mean": -1.0, "std": 1.0},
 }
 FIGURES = ("fvd_to_reconstructed", "fvd", "motion_ratio", "gflops")

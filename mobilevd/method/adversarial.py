@@ -23,7 +23,7 @@ Scalar = Float[Tensor, ""]
 Logits = list[Float[Tensor, "B _"]]
 Maps = Float[Tensor, "B F _ _ _"]
 LEVELS = 1000
-STEP, TINY = 5.0e-5, 1.0e-12  # of a difference, relative to the features; below it a gradient is none
+STEP, TINY = 3.0e-5, 1.0e-12  # of a difference, relative to the features; below it a gradient is none
 
 
 class Draws(NamedTuple):

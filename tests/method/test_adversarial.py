@@ -169,7 +169,7 @@ def test_r1_by_difference_agrees_with_the_second_derivative_in_value_and_gradien
     (value, gradient), (value_too, gradient_too) = found
     assert value_too == pytest.approx(value, rel=1e-5)
     assert value > 0
-    assert ((gradient_too - gradient).norm() / gradient.norm()) < 1e-2
+    assert ((gradient_too - gradient).norm() / gradient.norm()) < 5e-3
 
 
 @pytest.mark.parametrize("by_difference", [False, True])
