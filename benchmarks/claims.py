@@ -172,6 +172,8 @@ class Lab:
         values["finetune"] |= _steps(self.finetune_steps)
         if arm:
             _lay(values[arm.stage], arm.change)
+            for stage in ("prune", "funnel"):  # they would go on with these heads
+                values[stage]["adversarial"]["heads"] = values["distill"]["adversarial"]["heads"]
         return params.check(values, "benchmarks/claims.py")
 
     def made(self, stage: str, recipe, inputs: dict, seed: int | str):

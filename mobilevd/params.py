@@ -32,6 +32,7 @@ from mobilevd.settings import (
 )
 
 FROM = "from"
+PREVIOUS = {"prune": "distill", "funnel": "prune"}  # of the adversarial stages
 OPERATIONS = ("retrain", "machines")  # sections that say when and where to run, not what
 TELLING = {"training": {"resume"}, "registry": {"live"}, "profile": {"phone": {"timeout_minutes"}}}  # and keys
 
@@ -62,6 +63,18 @@ class Recipe(Section):
         if self.quantize.activations == "mixed" and self.profile.phone.quantize == "there":
             raise ValueError("quantize.activations: mixed needs profile.phone.quantize: here")
         return self
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Recipe":
+        for stage, giver in self.handed_on().items():
+            mine, its = getattr(self, stage).adversarial, getattr(self, giver).adversarial
+            if (mine.heads, mine.head_channels) != (its.heads, its.head_channels):
+                raise ValueError(f"{stage}.adversarial.heads_from: previous needs heads and head_channels of {giver}")
+        return self
+
+    def handed_on(self) -> dict[str, str]:
+        """Stage → the stage before it, with whose heads it goes on."""
+        return {s: giver for s, giver in PREVIOUS.items() if getattr(self, s).adversarial.heads_from == "previous"}
 
     @property
     def digest(self) -> str:

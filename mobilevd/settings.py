@@ -113,8 +113,9 @@ class Finetune(Section):
 class Adversarial(Section):
     """SF-V's adversarial recipe (arXiv 2406.04324); the constants it leaves open are ours, see docs/decisions.
 
-    In the first ``head_start`` of ``steps`` the discriminator's heads learn alone. ``look``: at what each down block of
-    the frozen encoder gives, after its downsampler (as SF-V) or before it, twice as fine.
+    In the first ``head_start`` of ``steps`` the discriminator's heads learn alone. ``heads_from``: they start new, or
+    as the stage before left them. ``look``: at what each down block of the frozen encoder gives, after its downsampler
+    (as SF-V) or before it, twice as fine.
     """
 
     steps: Count
@@ -127,6 +128,7 @@ class Adversarial(Section):
     sigmas: tuple[Positive, ...] = (2.27, 70.5, 700.0)
     discriminator_sigma: LogNormal = LogNormal(mean=-1.0, std=1.0)
     heads: tuple[Literal["spatial", "temporal"], ...] = ("spatial", "temporal")
+    heads_from: Literal["new", "previous"] = "new"
     head_channels: Count = 64
     look: Literal["after_downsampler", "before_downsampler"] = "after_downsampler"
     reconstruction_weight: Annotated[float, Field(ge=0.0)] = 0.1
@@ -214,6 +216,12 @@ class Distill(Section):
     temporal_multiscale: Multiscale = Multiscale()
     spatial_multiscale: Multiscale = Multiscale()
     adversarial: Adversarial
+
+    @model_validator(mode="after")
+    def _heads_are_new(self) -> "Distill":
+        if self.adversarial.heads_from != "new":
+            raise ValueError("adversarial.heads_from: previous, but no stage with heads comes before this one")
+        return self
 
 
 class Prune(Section):

@@ -144,6 +144,7 @@ def other(value) -> list:
         "difference",
         "after_downsampler",
         "clip",
+        "previous",
         f"{value}x",
     ]
 
@@ -172,6 +173,8 @@ def test_a_schedule_that_cannot_be_deployed_is_refused(values, retrain, said):
 def test_digest_changes_with_every_single_value():
     whole = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
     whole = {key: section for key, section in whole.items() if key not in params.OPERATIONS}
+    for stage in ("prune", "funnel"):  # else heads and head_channels go with another stage's
+        whole[stage]["adversarial"]["heads_from"] = "new"
     plain, seen, unchanged = params.check(whole).digest, set(), []
     for path, value in leaves(whole):
         if path[-1] in {"timeout_minutes", *params.TELLING.get(path[0], ())}:
@@ -193,6 +196,7 @@ def test_digest_changes_with_every_single_value():
         else:
             unchanged.append(".".join(str(p) for p in path))
     assert len(seen) > 80
+    unchanged.remove("distill.adversarial.heads_from")  # nothing comes before it
     assert [name for name in unchanged if not (ONE_CHOICE | GO_WITH_ANOTHER) & set(name.split("."))] == [
         f"gates.{i}.{key}"  # a second limit beside the first is refused, and so is "of" or "better" beside a threshold
         for i in range(len(whole["gates"]))

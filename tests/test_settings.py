@@ -1,5 +1,7 @@
 """A value that cannot work, or two that contradict each other, are refused section by section."""
 
+import copy
+
 import pytest
 from small_recipes import put, refusal, smallest
 
@@ -109,6 +111,18 @@ def test_a_head_start_leaves_the_generator_steps_of_its_own(values):
     params.check(values, "here")
     values["distill"]["adversarial"]["head_start"] = 5
     assert "head_start: got 5; allowed: below steps, here 5" in refusal(values)
+
+
+def test_heads_go_on_from_a_stage_that_has_them_and_has_the_same(values):
+    put(values, "funnel.adversarial.heads_from", "previous")
+    assert params.check(values, "here").handed_on() == {"funnel": "prune"}
+    assert "no stage with heads comes before" in refusal(
+        put(copy.deepcopy(values), "distill.adversarial.heads_from", "previous")
+    )
+    for key, value in (("heads", ["spatial"]), ("head_channels", 32)):
+        assert "previous needs heads and head_channels of prune" in refusal(
+            put(copy.deepcopy(values), f"prune.adversarial.{key}", value)
+        )
 
 
 def test_a_service_that_quantizes_knows_one_width(values):

@@ -17,7 +17,7 @@ from mobilevd.artifacts import Artifact, StageRecord, seal, verify
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation.cost import Cost, count
 from mobilevd.method import surgery
-from mobilevd.params import Recipe
+from mobilevd.params import PREVIOUS, Recipe
 from mobilevd.registry.live import Live
 from mobilevd.settings import Adversarial
 from mobilevd.stages import samples
@@ -31,6 +31,8 @@ from mobilevd.video import manifest, store
 
 NETWORK = "network"
 LATENTS, CLIPS = "latents", "clips"
+HEADS, HEADS_FILE = "heads", "heads.safetensors"
+BESIDE = (CLIPS, HEADS)  # artifacts that lie beside the one that a stage is known by
 SAVED = {"tflops": "FLOPs", "params_m": "parameters"}
 
 
@@ -95,7 +97,7 @@ class Job:
 
     def train(self, generator: VideoUNet, settings: Adversarial, mechanism: duel.Mechanism | None = None) -> Curves:
         """Train ``generator`` adversarially, as distillation, pruning and funnels all do."""
-        encoder, clips, show = self.encoder(), self.clips(), self.samples()
+        encoder, clips, show, heads = self.encoder(), self.clips(), self.samples(), self._heads()
         fight = duel.Duel(
             generator,
             encoder,
@@ -109,8 +111,14 @@ class Job:
             mechanism,
             show,
             self.live,
+            heads,
+            self.workdir / HEADS / HEADS_FILE if self.stage in PREVIOUS.values() else None,
         )
         return self.follow(duel.train(fight))
+
+    def _heads(self) -> Path | None:
+        giver = self.recipe.handed_on().get(self.stage)
+        return giver and self._artifact(giver, HEADS).path / HEADS_FILE
 
     def follow(self, run: Run) -> Curves:
         """Note what the stage's training left, for the record; returns its curves."""
@@ -157,7 +165,7 @@ class Job:
         ``costs``: before the stage, after it.
         """
         surgery.save(unet, log, self.workdir / NETWORK)
-        network = seal(self.workdir / NETWORK)
+        trained = [name for name in (NETWORK, HEADS) if (self.workdir / name).is_dir()]
         folder = self.workdir / "pictures"
         picture = pictures.draw(curves, folder / "curves.png", self.stage)
         strip = {"real above sampled": folder / samples.STRIP} if (folder / samples.STRIP).is_file() else {}
@@ -166,7 +174,7 @@ class Job:
             recipe_digest=self.recipe.digest,
             data_md5=self.inputs["prepare"].data_md5,
             parents=self.parents,
-            artifacts={NETWORK: network},
+            artifacts={name: seal(self.workdir / name) for name in trained},
             figures=self._named(figures | _costs(*costs) | _pace(self._run)),
             facts={"edits": ", ".join(entry["op"] for entry in log), "threads": str(torch.get_num_threads())}
             | _told(self._run)
@@ -191,9 +199,9 @@ class Job:
                 f"The stage {self.stage} needs the {name} of {stage}", got=given, allowed=f"the record of {stage}"
             )
         artifact = self.inputs[stage].artifacts[name]
-        if name == CLIPS or stage not in self.parents:
+        if name in BESIDE or stage not in self.parents:
             verify(artifact.path, artifact.sha256)
-        if name != CLIPS:
+        if name not in BESIDE:
             self.parents[stage] = artifact.sha256
         return artifact
 

@@ -24,6 +24,7 @@ NEEDS = {  # stage → the stages whose artifacts it reads
     "evaluate": ("prepare", "finetune", "distill", "prune", "funnel", "quantize"),
 }
 AT_INFERENCE = ("motion_bucket", "augmentation_sigma")  # of evaluate, and read by every stage that trains
+HEADS = "heads"  # as stages.job names them, without its imports
 READ_BY_NO_STAGE = {"name", "gates", "registry", *OPERATIONS}
 
 
@@ -39,7 +40,8 @@ def still_valid(
     for stage in CHAIN if before is not None else ():
         mine = {name: record for name, record in records.items() if record.stage == stage}
         same = reads(recipe, stage) == reads(before, stage) and all(parent in valid for parent in NEEDS[stage])
-        if same and mine and all(r.data_md5 == data_md5 and _is_whole(r) for r in mine.values()):
+        gives = {HEADS} if stage in recipe.handed_on().values() else set()
+        if same and mine and all(r.data_md5 == data_md5 and _is_whole(r, gives) for r in mine.values()):
             valid |= {name: _as_own(record, recipe) for name, record in mine.items()}
     return valid
 
@@ -52,8 +54,10 @@ def reads(recipe: Recipe, stage: str) -> dict[str, Any]:
     return common | {stage: values[stage], "at_inference": settings}
 
 
-def _is_whole(record: StageRecord) -> bool:
-    """Every artifact is there with the manifest that was sealed; the files are verified where they are read."""
+def _is_whole(record: StageRecord, gives: set[str]) -> bool:
+    """Every artifact, ``gives`` among them, is there with its manifest; the files are verified where they are read."""
+    if not gives <= record.artifacts.keys():  # of a version that did not leave it
+        return False
     try:
         found = {name: Path(artifact.path) / MANIFEST for name, artifact in record.artifacts.items()}
     except IntegrityError:

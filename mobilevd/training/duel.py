@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mobilevd.method import adversarial
@@ -47,7 +48,8 @@ class Duel:
 
     ``encoder`` is the network that the discriminator looks through; ``clips`` are the training and the validation file;
     ``ids`` [N 3] or [1 3] are the added ids of the training clips, [1 3] those of the validation clips. ``show`` is
-    given each validation's step and its outputs [N F C H W], and returns what else is to be recorded.
+    given each validation's step and its outputs [N F C H W], and returns what else is to be recorded. The heads start
+    as in the file ``heads``, by default anew, and are left in the file ``left``.
     """
 
     generator: nn.Module
@@ -62,6 +64,8 @@ class Duel:
     mechanism: Mechanism | None = None
     show: Show = lambda step, outputs: {}
     tell: loop.Tell | None = None
+    heads: Path | None = None
+    left: Path | None = None
 
 
 def train(duel: Duel) -> loop.Run:
@@ -90,6 +94,7 @@ def train(duel: Duel) -> loop.Run:
     )
     trained.seconds["clips"] = turns.feed.seconds
     turns.generator.ema.copy_to_module()
+    turns.leave_heads()
     engine.release(duel.generator)
     return trained
 
@@ -106,6 +111,8 @@ class Turns:
         random = seeds.generator(duel.seed, "heads")
         undivided = self._s.look == "before_downsampler"
         heads = Discriminator(engine.place(duel.encoder), self._s.heads, self._s.head_channels, random, undivided)
+        if duel.heads:
+            heads.load_state_dict(load_file(duel.heads))
         self._heads = heads.to(engine.device)
         moving, groups = _moving(self._network, duel.mechanism, self._s)
         s, steps = self._s, self._s.steps
@@ -132,6 +139,12 @@ class Turns:
         moved = {side: half.move(step, norms[side]) for side, half in halves.items()}
         means = {name: sum(row[name] for row in told) / len(told) for name in told[0]}
         return means | {name + side: value for side, values in moved.items() for name, value in values.items()}
+
+    def leave_heads(self) -> None:
+        """Write the heads to the duel's file, if it has one: the first process, whose heads are everyone's."""
+        if self._duel.left and self._engine.main:
+            self._duel.left.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.cpu() for name, value in self._heads.state_dict().items()}, self._duel.left)
 
     def _generators_turn(self, step: int, batch: data.Batch, draws: adversarial.Draws):
         moves = not self._ahead(step)

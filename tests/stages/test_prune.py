@@ -6,11 +6,11 @@ import torch
 
 from mobilevd import params
 from mobilevd.artifacts import seal
-from mobilevd.errors import EffectError, SurgeryError
+from mobilevd.errors import EffectError, IntegrityError, SurgeryError
 from mobilevd.evaluation.block_costs import block_costs
 from mobilevd.method import surgery, temporal_pruning
 from mobilevd.packages import project_root
-from mobilevd.stages import prune
+from mobilevd.stages import distill, prune
 from mobilevd.stages.job import Job
 from mobilevd.svd.unet import temporal_blocks
 from mobilevd.training import seeds
@@ -56,6 +56,35 @@ def test_exactly_the_chosen_blocks_are_left_and_the_record_says_why(tiny_recipe,
     assert len(set(importances)) > 3
     assert sum(row["probability"] for row in rows) == pytest.approx(9, abs=0.01)
     assert (tmp_path / "work" / record.pictures["importances"]).is_file()
+
+
+def test_heads_go_on_as_distillation_left_them(tiny_recipe, trained, tmp_path):
+    further = tiny_recipe().prune.adversarial.model_dump(mode="json") | {"heads_from": "previous"}
+    recipe = tiny_recipe(prune={"adversarial": further})
+    inputs = trained(recipe, "finetune")
+    with pytest.raises(IntegrityError, match="prune needs the heads of distill"):
+        prune.run(recipe, trained(recipe, "distill"), tmp_path / "lost")
+    inputs["distill"] = distill.run(recipe, inputs, tmp_path / "distill")
+    record = prune.run(recipe, inputs, tmp_path / "prune")
+    afresh = tiny_recipe(prune={"adversarial": further | {"heads_from": "new"}})
+    new = prune.run(afresh, inputs, tmp_path / "new")
+    assert record.curves["d_real"][0] != new.curves["d_real"][0]
+    assert record.curves["loss_rec"][0] == new.curves["loss_rec"][0]
+    assert record.parents == new.parents
+    assert record.parents["distill"] == inputs["distill"].artifacts["network"].sha256
+    handed = {stage.artifacts["heads"].sha256 for stage in (inputs["distill"], record, new)}
+    assert len(handed) == 3
+
+
+def test_heads_that_changed_are_refused(tiny_recipe, trained, tmp_path):
+    further = tiny_recipe().prune.adversarial.model_dump(mode="json") | {"heads_from": "previous"}
+    recipe = tiny_recipe(prune={"adversarial": further})
+    inputs = trained(recipe, "finetune")
+    inputs["distill"] = distill.run(recipe, inputs, tmp_path / "distill")
+    file = inputs["distill"].artifacts["heads"].path / "heads.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError, match=r"heads\.safetensors"):
+        prune.run(recipe, inputs, tmp_path / "prune")
 
 
 def test_l1_leaves_gates_below_one_folded_into_the_blocks_that_stay(tiny_recipe, trained, tmp_path):

@@ -67,6 +67,15 @@ def test_only_the_stages_that_a_change_reaches_run_again(records, changes, again
     assert all(recipe().digest in record.facts["reused"] for record in kept.values())
 
 
+def test_a_stage_that_did_not_leave_the_heads_that_are_asked_for_runs_again(records, tmp_path):
+    after = recipe(prune__adversarial=dict(candidates.SECTIONS["prune"]["adversarial"]) | {"heads_from": "previous"})
+    assert "distill" not in still_valid(after, recipe(), DATA, records)
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "bytes").write_text("heads")
+    records["distill"].artifacts["heads"] = seal(tmp_path / "heads")
+    assert set(still_valid(after, recipe(), DATA, records)) == set(CHAIN[:3])
+
+
 def test_other_data_or_an_unknown_recipe_leave_nothing(records):
     assert still_valid(recipe(), recipe(), DATA, records).keys() == records.keys()
     assert still_valid(recipe(), recipe(), "e" * 32, records) == {}

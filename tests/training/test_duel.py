@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from mobilevd.method import temporal_pruning
@@ -88,6 +89,27 @@ def test_a_generator_that_waits_for_the_heads_is_no_collapse(make):
     trained = duel.train(make(settings=late, show=show))
     assert [step for step, _ in trained.curves[SIGNATURE]] == [0, 3]
     assert trained.alarms == []
+
+
+def test_heads_go_on_as_another_duel_left_them(make, tmp_path):
+    left = tmp_path / "given" / "heads.safetensors"
+    told = duel.train(make(left=left)).curves
+    trained = load_file(left)
+    assert all(name.startswith("heads.") for name in trained)
+    turns = duel.Turns(make(heads=left), Engine(Training()))
+    heads = turns._heads.state_dict()
+    assert heads.keys() == trained.keys()
+    assert all(torch.equal(heads[name], value) for name, value in trained.items())
+    assert turns.take(0)["loss_hinge"] < told["loss_hinge"][0][1]
+
+
+def test_a_duel_that_goes_on_with_heads_may_be_killed(make, tmp_path, killed_at):
+    left = tmp_path / "heads.safetensors"
+    duel.train(make(left=left))
+    whole = duel.train(make("whole", heads=left)).curves
+    with pytest.raises(killed_at(2)):
+        duel.train(make("killed", heads=left))
+    assert duel.train(make("killed", heads=left)).curves == whole
 
 
 def test_a_duel_killed_in_the_heads_start_continues_with_identical_losses(make, killed_at):
