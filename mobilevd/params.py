@@ -163,7 +163,18 @@ def _headline(error: ValidationError) -> str:
             lines.append(f"  {key}: missing; it has no default")
         else:
             lines.append(f"  {key}: got {item['input']!r}; allowed: {item['msg'][0].lower()}{item['msg'][1:]}")
+            lines[-1] += _read_as_text(item)
     return "\n".join(lines)
+
+
+def _read_as_text(item: Any) -> str:
+    """What to write for a number that YAML takes for text, such as 1e-5."""
+    kind = {"float_type": float, "int_type": int}.get(item["type"])
+    try:
+        number = kind(item["input"]) if kind and isinstance(item["input"], str) else None
+    except ValueError:
+        return ""
+    return "" if number is None else f" (YAML reads it as text; write {yaml.safe_dump(number).split()[0]})"
 
 
 def _keys_at(location: tuple) -> str:

@@ -46,8 +46,13 @@ def test_unknown_key_of_a_gate_names_the_gate(values):
 
 def test_number_written_as_text_is_refused_as_yaml_reads_it(values):
     text = yaml.safe_dump(values).replace("lr: 0.0001", "lr: 1e-5", 1)
-    with pytest.raises(RecipeError, match=r"got '1e-5'; allowed: input should be a valid number"):
+    with pytest.raises(RecipeError, match=r"got '1e-5'; allowed: input should be a valid number") as error:
         params.parse(text)
+    assert "(YAML reads it as text; write 1.0e-05)" in str(error.value)
+    assert yaml.safe_load("1.0e-05") == 1e-5
+    assert "write 100)" in refusal(put(copy.deepcopy(values), "finetune.steps", "100"))
+    assert "write" not in refusal(put(copy.deepcopy(values), "finetune.steps", True))
+    assert "write" not in refusal(put(values, "finetune.steps", "many"))
 
 
 def test_date_is_refused_as_any_other_wrong_type(values):
