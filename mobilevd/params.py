@@ -66,6 +66,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "Recipe":
+        if self.distill.adversarial.heads_from != "new":
+            raise ValueError("distill.adversarial.heads_from: previous, but no stage with heads comes before distill")
         for stage, giver in self.handed_on().items():
             mine, its = getattr(self, stage).adversarial, getattr(self, giver).adversarial
             if (mine.heads, mine.head_channels) != (its.heads, its.head_channels):

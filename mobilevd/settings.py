@@ -217,12 +217,6 @@ class Distill(Section):
     spatial_multiscale: Multiscale = Multiscale()
     adversarial: Adversarial
 
-    @model_validator(mode="after")
-    def _heads_are_new(self) -> "Distill":
-        if self.adversarial.heads_from != "new":
-            raise ValueError("adversarial.heads_from: previous, but no stage with heads comes before this one")
-        return self
-
 
 class Prune(Section):
     """Temporal block pruning: ``keep`` blocks stay, or as many as fit into ``keep_tflops`` of one whole evaluation.
