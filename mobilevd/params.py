@@ -32,7 +32,7 @@ from mobilevd.settings import (
 )
 
 FROM = "from"
-PREVIOUS = {"prune": "distill", "funnel": "prune"}  # of the adversarial stages
+PREVIOUS, HEADS = {"prune": "distill", "funnel": "prune"}, "heads"  # of the adversarial stages, and what they hand on
 OPERATIONS = ("retrain", "machines")  # sections that say when and where to run, not what
 TELLING = {"training": {"resume"}, "registry": {"live"}, "profile": {"phone": {"timeout_minutes"}}}  # and keys
 

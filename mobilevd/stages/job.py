@@ -17,7 +17,7 @@ from mobilevd.artifacts import Artifact, StageRecord, seal, verify
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation.cost import Cost, count
 from mobilevd.method import surgery
-from mobilevd.params import PREVIOUS, Recipe
+from mobilevd.params import HEADS, PREVIOUS, Recipe
 from mobilevd.registry.live import Live
 from mobilevd.settings import Adversarial
 from mobilevd.stages import samples
@@ -31,7 +31,7 @@ from mobilevd.video import manifest, store
 
 NETWORK = "network"
 LATENTS, CLIPS = "latents", "clips"
-HEADS, HEADS_FILE = "heads", "heads.safetensors"
+HEADS_FILE = "heads.safetensors"
 BESIDE = (CLIPS, HEADS)  # artifacts that lie beside the one that a stage is known by
 SAVED = {"tflops": "FLOPs", "params_m": "parameters"}
 

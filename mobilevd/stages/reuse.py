@@ -10,7 +10,7 @@ from typing import Any
 
 from mobilevd.artifacts import MANIFEST, StageRecord, file_sha256
 from mobilevd.errors import IntegrityError
-from mobilevd.params import OPERATIONS, Recipe
+from mobilevd.params import HEADS, OPERATIONS, Recipe
 
 CHAIN = ("prepare", "finetune", "distill", "prune", "funnel", "quantize", "profile", "evaluate")
 NEEDS = {  # stage → the stages whose artifacts it reads
@@ -24,7 +24,6 @@ NEEDS = {  # stage → the stages whose artifacts it reads
     "evaluate": ("prepare", "finetune", "distill", "prune", "funnel", "quantize"),
 }
 AT_INFERENCE = ("motion_bucket", "augmentation_sigma")  # of evaluate, and read by every stage that trains
-HEADS = "heads"  # as stages.job names them, without its imports
 READ_BY_NO_STAGE = {"name", "gates", "registry", *OPERATIONS}
 
 
