@@ -82,10 +82,11 @@ class Rate(Section):
 class Optim(Section):
     """How weights move: linear warm-up, then constant or cosine; ``rates``: by name, the first that matches counts.
 
-    ``adamw_8bit`` (bitsandbytes) and ``sm3`` (pytorch-optimizer, as SF-V) keep less state than ``adamw``.
+    ``muon`` learns in fewer steps than ``adamw``; ``adamw_8bit`` (bitsandbytes) and ``sm3`` (pytorch-optimizer, as
+    SF-V) keep less state.
     """
 
-    kind: Literal["adamw", "adamw_8bit", "sm3"] = "adamw"
+    kind: Literal["adamw", "muon", "adamw_8bit", "sm3"] = "adamw"
     lr: Positive
     rates: tuple[Rate, ...] = ()
     betas: tuple[Share, Share] = (0.9, 0.999)

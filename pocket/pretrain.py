@@ -1,6 +1,6 @@
 """Make the pocket base: ``python pocket/pretrain.py all`` (hours on a CPU; stop it whenever, it goes on from there).
 
-Stages: corpus → autoencoder → image-encoder → decoder → network → export. Everything seeded; state in
+Stages: corpus → autoencoder → image-encoder → decoder → network → longer → export. Everything seeded; state in
 ``.cache/pocket``. ``adopt`` puts the shipped weights there, and ``longer`` goes on from them.
 """
 
@@ -33,8 +33,8 @@ PLANS = {
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
     "decoder": Plan(steps=3000, lr=6.0e-4, ema=0.995, checkpoint_every=50),
     "network": Plan(steps=8000, lr=5.0e-4, warmup=100, ema=0.998, checkpoint_every=100),
+    "longer": Plan(steps=7500, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=1),
 }
-ONWARD = Plan(steps=8000, lr=3.0e-4, warmup=100, ema=0.998, checkpoint_every=100, seed=1)
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
@@ -71,13 +71,13 @@ def make_decoder() -> None:
 def make_network() -> None:
     """Train the UNet on the encoded corpus, from scratch."""
     scale = Base(STATE / "base").vae.config.scaling_factor
-    _train_network("network", network.fresh(PLANS["network"].seed, scale), PLANS["network"])
+    _train_network("network", network.fresh(PLANS["network"].seed, scale))
 
 
 @app.command("longer")
 def make_network_longer() -> None:
     """Train the UNet on from where it stands."""
-    _train_network("longer", Base(STATE / "base").unet(), ONWARD)
+    _train_network("longer", Base(STATE / "base").unet())
 
 
 @app.command()
@@ -110,13 +110,14 @@ def everything() -> None:
     make_image_encoder()
     make_decoder()
     make_network()
+    make_network_longer()
     export()
 
 
-def _train_network(stage: str, start: VideoUNet, plan: Plan) -> None:
+def _train_network(stage: str, start: VideoUNet) -> None:
     base = Base(STATE / "base")
     encoded = network.encode(base, make_corpus(), STATE)
-    network.train_network(base, start, encoded, plan, STATE / stage).save_pretrained(STATE / "base" / "unet")
+    network.train_network(base, start, encoded, PLANS[stage], STATE / stage).save_pretrained(STATE / "base" / "unet")
 
 
 def _forget_where_it_was() -> None:
@@ -132,7 +133,7 @@ def _write_facts() -> None:
     before = json.loads((BASE / "training.json").read_text(encoding="utf-8"))["losses"]
     facts = {
         "plans": {part: vars(plan) for part, plan in PLANS.items()},
-        "losses": {part: _last_loss(part) or before[part] for part in PLANS},
+        "losses": {part: _last_loss(part) or before.get(part) for part in PLANS},
         "clips_per_photo": CLIPS_PER_PHOTO,
         "trained_on": sorted(p.name for folder in ("photos", "videos") for p in _sources(folder)),
         "parts": list(PARTS),

@@ -12,14 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mobilevd.progress import track
+from mobilevd.settings import Optim
+from mobilevd.training import optim
+
+BETAS = {"adamw": (0.9, 0.98), "muon": (0.95, 0.98)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast: cosine from ``lr`` to a hundredth of it after ``warmup`` linear steps."""
+    """How long and how fast: cosine from ``lr`` to a hundredth of it after ``warmup`` linear steps of ``kind``."""
 
     steps: int
     lr: float
+    kind: str = "adamw"
     warmup: int = 50
     ema: float = 0.998
     checkpoint_every: int = 100
@@ -34,7 +39,8 @@ class Plan:
 def train(net: nn.Module, loss_at: Callable[[torch.Generator], Tensor], plan: Plan, folder: Path) -> nn.Module:
     """Minimise ``loss_at(generator)`` over ``net``; continue from a checkpoint in ``folder``; return the average."""
     averaged = deepcopy(net).requires_grad_(False)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=plan.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    settings = Optim(kind=plan.kind, lr=plan.lr, betas=BETAS[plan.kind], weight_decay=0.01)
+    optimizer = optim.make(optim.groups(net, settings), settings, fused=False)
     start = _resume(net, averaged, optimizer, folder)
     recent: list[float] = []
     began = time.time()
@@ -64,8 +70,7 @@ def _checkpoint(net: nn.Module, averaged: nn.Module, optimizer: torch.optim.Opti
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in averaged.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    tensors |= {f"optimizer.{k}": v for k, v in optim.pack(optimizer).items()}
     tensors["step"] = torch.tensor(step)
     aside = folder / "checkpoint.part"
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, aside)
@@ -79,11 +84,7 @@ def _resume(net: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimize
     tensors = load_file(path)
     net.load_state_dict(_under(tensors, "net."))
     averaged.load_state_dict(_under(tensors, "averaged."))
-    state = optimizer.state_dict()
-    for name, value in _under(tensors, "optimizer.").items():
-        index, field = name.split(".", 1)
-        state["state"].setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict(state)
+    optim.unpack(optimizer, _under(tensors, "optimizer."))
     return int(tensors["step"])
 
 

@@ -130,6 +130,7 @@ def other(value) -> list:
         "cpu",
         "bf16",
         "sm3",
+        "muon",
         "warn",
         "stop",
         "best",

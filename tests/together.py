@@ -1,9 +1,10 @@
 """One adversarial training, alone or by two processes: ``python together.py FOLDER NAME:HOW:STEPS …``.
 
 HOW is ``alone`` (batch 2), ``parts`` (2 parts of batch 1), ``apart`` (two processes, batch 1, on machines without a
-common disk), ``split`` (two processes, the network split over both), ``bf16`` or ``fp16`` (split, in that precision) or
-``back`` (apart, a small network that goes wrong once). Processes are forked with what torchrun sets, for imports take
-long. The same NAME goes on from its checkpoints; each run prints its curves as JSON.
+common disk), ``split`` (two processes, the network split over both), ``bf16`` or ``fp16`` (split, in that precision),
+``muon`` and ``muonsplit`` (alone and split, by that optimizer) or ``back`` (apart, a small network that goes wrong
+once). Processes are forked with what torchrun sets, for imports take long. The same NAME goes on from its checkpoints;
+each run prints its curves as JSON.
 """
 
 import json
@@ -29,8 +30,14 @@ SETTINGS = {
     "head_channels": 16,
     "validate_every": 2,
 }
-CUT = {"alone": {"batch_size": 2}, "parts": {"accumulate": 2}, "apart": {}, "split": {}, "bf16": {}, "fp16": {}}
-SPLIT = {"split": "fp32", "bf16": "bf16", "fp16": "fp16"}
+BY_MUON = {"generator": SETTINGS["generator"] | {"kind": "muon"}}
+CUT = {
+    "alone": {"batch_size": 2},
+    "parts": {"accumulate": 2},
+    "muon": BY_MUON | {"batch_size": 2},
+    "muonsplit": BY_MUON,
+}
+SPLIT = {"split": "fp32", "bf16": "bf16", "fp16": "fp16", "muonsplit": "fp32"}
 
 
 def train(folder: Path, how: str, steps: int, rank: int) -> None:
@@ -40,7 +47,7 @@ def train(folder: Path, how: str, steps: int, rank: int) -> None:
     draw, settle = (lambda random: gates.set(blocks.draw(random))), (lambda: gates.set(blocks.settled()))
     mechanism = duel.Mechanism(blocks, 0.05, draw, settle)
     files = folder.parent / "train.safetensors", folder.parent / "validation.safetensors"
-    settings, checkpoints = Adversarial(steps=steps, **SETTINGS, **CUT[how]), Checkpoints(folder, "t")
+    settings, checkpoints = Adversarial(steps=steps, **SETTINGS | CUT.get(how, {})), Checkpoints(folder, "t")
     trained_how = Training(shard=how in SPLIT, precision=SPLIT.get(how, "fp32"))
     fight = duel.Duel(generator, network(1), files, (ids, ids), settings, 0, "t", trained_how, checkpoints, mechanism)
     trained = duel.train(fight)
@@ -72,7 +79,7 @@ def main(folder: Path, plans: list[str]) -> None:
     clips(folder / "train.safetensors", 5), clips(folder / "validation.safetensors", 2)
     for plan in plans:
         name, how, steps = plan.split(":")
-        ranks = 1 if how in ("alone", "parts") else 2
+        ranks = 1 if how in ("alone", "parts", "muon") else 2
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

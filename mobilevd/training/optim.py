@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from mobilevd.errors import RecipeError
 from mobilevd.settings import Optim
 from mobilevd.training import sharding
+from mobilevd.training.muon import Muon
 
 Group = tuple[Iterable[nn.Parameter], float]
+IN_TORCH = {"adamw": torch.optim.AdamW, "muon": Muon}
 LIBRARY = {"adamw_8bit": ("bitsandbytes.optim", "AdamW8bit"), "sm3": ("pytorch_optimizer", "SM3")}
 NUMBER = "#"  # ends the name of a plain number in a packed state
 
@@ -47,8 +49,8 @@ def groups(module: nn.Module, settings: Optim) -> list[Group]:
 def make(groups: list[Group], settings: Optim, fused: bool = True) -> torch.optim.Optimizer:
     """The recipe's optimizer over (parameters, peak learning rate) pairs. Errors: RecipeError without its library."""
     given = [{"params": list(params), "lr": lr, "peak_lr": lr} for params, lr in groups]
-    if settings.kind == "adamw":
-        return torch.optim.AdamW(given, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
+    if settings.kind in IN_TORCH:
+        return IN_TORCH[settings.kind](given, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
     kind = _from_library(settings.kind)
     if settings.kind == "sm3":
         _refuse_decay(settings)

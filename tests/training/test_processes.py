@@ -9,7 +9,8 @@ import pytest
 
 SCRIPT = str(Path(__file__).parents[1] / "together.py")
 WHOLE = ("alone:alone:4", "parts:parts:4", "apart:apart:4", "split:split:4", "bf16:bf16:2", "fp16:fp16:2")
-CUT = ("apart-cut:apart:4", "split-cut:split:4", "split-alone:alone:4")
+MUON = ("muon:muon:4", "muonsplit:muonsplit:4")
+CUT = ("apart-cut:apart:4", "split-cut:split:4", "muonsplit-cut:muonsplit:4", "split-alone:alone:4")
 BACK = "back:back:4"
 
 
@@ -17,7 +18,7 @@ BACK = "back:back:4"
 def told(tmp_path_factory):
     """What the plans printed; those of ``CUT`` go on from the checkpoint that was left at step 2."""
     folder = tmp_path_factory.mktemp("together")
-    before = _run(folder, WHOLE)
+    before = _run(folder, WHOLE + MUON)
     for name in (plan.split(":")[0] for plan in CUT):
         shutil.copytree(folder / name.split("-")[0], folder / name)
         shutil.rmtree(folder / name / "step-00000004")
@@ -27,7 +28,7 @@ def told(tmp_path_factory):
 @pytest.fixture(scope="module")
 def curves(told):
     """The curves of every plan."""
-    return dict(zip((plan.split(":")[0] for plan in (*WHOLE, *CUT)), _lines(told, "curves "), strict=True))
+    return dict(zip((plan.split(":")[0] for plan in (*WHOLE, *MUON, *CUT)), _lines(told, "curves "), strict=True))
 
 
 def _lines(told, start):
@@ -59,7 +60,15 @@ def test_a_split_network_has_nearly_the_losses_of_a_whole_one_in_half_precision(
         assert curves[how][name][0][1] == pytest.approx(curves["alone"][name][0][1], rel=3e-2), name
 
 
-@pytest.mark.parametrize("how", ["split", "apart"])
+def test_muon_moves_a_split_network_as_a_whole_one(curves):
+    for name, points in curves["muon"].items():
+        for (step, want), (_, got) in zip(points, curves["muonsplit"][name], strict=True):
+            rel = 5e-3 if name.startswith("grad_norm") else 2e-3
+            assert got == pytest.approx(want, rel=rel, abs=2e-4), (name, step)
+    assert curves["muon"]["loss_g"][-1] != pytest.approx(curves["alone"]["loss_g"][-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("how", ["split", "apart", "muonsplit"])
 def test_processes_go_on_from_their_checkpoint_with_the_same_bits_on_one_disk_or_several(curves, how):
     assert curves[f"{how}-cut"] == curves[how]
 
@@ -82,4 +91,4 @@ def test_the_losses_move_so_that_equality_means_something(curves):
 
 def test_two_processes_have_one_bar(told):
     ends = [line for done in told for line in done.stderr.splitlines() if line.startswith(("t: 4/4 (", "t: 2/2 ("))]
-    assert len(ends) == len(WHOLE) + len(CUT)
+    assert len(ends) == len(WHOLE) + len(MUON) + len(CUT)
