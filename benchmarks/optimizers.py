@@ -1,6 +1,7 @@
 """Muon beside AdamW: the pocket network from its start, on the same clips and draws, each at its rate of pretraining.
 
-``python benchmarks/optimizers.py --steps 400`` (trains twice; the first time it also renders and encodes the corpus).
+``python benchmarks/optimizers.py --steps 400`` (trains twice; the first time it also renders and encodes the corpus
+from the sample set, which ``mobilevd sample-data`` brings).
 Losses are means over a quarter of the steps, seconds are of the processor.
 """
 

@@ -82,8 +82,8 @@ class Rate(Section):
 class Optim(Section):
     """How weights move: linear warm-up, then constant or cosine; ``rates``: by name, the first that matches counts.
 
-    ``muon`` learns in fewer steps than ``adamw``; ``adamw_8bit`` (bitsandbytes) and ``sm3`` (pytorch-optimizer, as
-    SF-V) keep less state.
+    ``muon`` moves matrices and convolutions by orthogonal steps; ``adamw_8bit`` (bitsandbytes) and ``sm3``
+    (pytorch-optimizer, as SF-V) keep less state than ``adamw``.
     """
 
     kind: Literal["adamw", "muon", "adamw_8bit", "sm3"] = "adamw"

@@ -76,7 +76,7 @@ def make_network() -> None:
 
 @app.command("longer")
 def make_network_longer() -> None:
-    """Train the UNet on from where it stands."""
+    """Train the UNet on from where it stands; to go on once more, remove ``.cache/pocket/longer`` first."""
     _train_network("longer", Base(STATE / "base").unet())
 
 

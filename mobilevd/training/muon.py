@@ -59,7 +59,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """U Vᵀ of each (N, rows, columns) U S Vᵀ, roughly: what is not tiny in S comes out between 0.7 and 1.2."""
+    """U Vᵀ of each (N, rows, columns) U S Vᵀ, roughly: what is not tiny in S comes out between 0.65 and 1.25."""
     a, b, c = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.bfloat16() if matrices.is_cuda or has("bf16") else matrices

@@ -59,11 +59,11 @@ def test_state_packed_and_unpacked_continues_alike(linear):
     assert torch.equal(one.weight, other.weight)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon", "sm3", "adamw_8bit"])
-def test_every_optimizer_learns_and_goes_on_alike_from_its_checkpoint(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "lr"), [("adamw", 3e-3), ("muon", 6e-3), ("sm3", 3e-3), ("adamw_8bit", 3e-3)])
+def test_every_optimizer_learns_and_goes_on_alike_from_its_checkpoint(kind, lr, tmp_path):
     """128 x 128: from 4096 elements on, bitsandbytes keeps 8 bits of each."""
     pytest.importorskip(optim.LIBRARY.get(kind, ("torch",))[0])
-    settings, goal = Optim(lr=3e-3, kind=kind, betas=(0.5, 0.9)), torch.full((128, 128), 0.01)
+    settings, goal = Optim(lr=lr, kind=kind, betas=(0.5, 0.9)), torch.full((128, 128), 0.01)
 
     def steps(network, optimizer, times):
         for _ in range(times):
@@ -77,8 +77,8 @@ def test_every_optimizer_learns_and_goes_on_alike_from_its_checkpoint(kind, tmp_
     one, other = nn.Linear(128, 128), nn.Linear(128, 128)
     first, second = (optim.make(optim.groups(network, settings), settings) for network in (one, other))
     start = float((one.weight - goal).square().mean().detach())
-    assert steps(one, first, 10) < 0.9 * start
-    Checkpoints(tmp_path, "t").save(10, {"optimizer": optim.pack(first), "network": one.state_dict()}, {})
+    assert steps(one, first, 5) < 0.9 * start
+    Checkpoints(tmp_path, "t").save(5, {"optimizer": optim.pack(first), "network": one.state_dict()}, {})
     saved = Checkpoints(tmp_path, "t").newest().tensors
     other.load_state_dict(saved["network"])
     optim.unpack(second, saved["optimizer"])
