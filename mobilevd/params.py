@@ -13,9 +13,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from mobilevd import keys
+from mobilevd.device_settings import Profile, Quantize
 from mobilevd.errors import RecipeError
-from mobilevd.operations import Machines, Retrain, Section
+from mobilevd.operations import Machines, Retrain
 from mobilevd.packages import project_root
+from mobilevd.section import Section
 from mobilevd.settings import (
     Clip,
     Distill,
@@ -24,9 +27,7 @@ from mobilevd.settings import (
     Funnel,
     Gate,
     Prepare,
-    Profile,
     Prune,
-    Quantize,
     Registry,
     Training,
 )
@@ -125,7 +126,7 @@ def _read(path: Path, where: str) -> dict[str, Any]:
 def _mapping(text: str | bytes, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a recipe's text, laid over those of the recipe that it is ``from``; ``above``: who asked for it."""
     try:
-        values = yaml.safe_load(text)
+        values = keys.load(text, where)
     except yaml.YAMLError as error:
         raise RecipeError("The recipe is not YAML", got=str(error), allowed="YAML", where=where) from None
     if not isinstance(values, dict):

@@ -6,6 +6,7 @@ the files it lacks (``tests/test_remote.py``). Region, endpoint and keys come fr
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +91,9 @@ def bring_beside(address: str, relative: str) -> Path | None:
         except IntegrityError:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may bring it at the same time
+        aside.write_bytes(data)
+        aside.replace(path)
     return path
 
 

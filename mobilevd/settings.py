@@ -8,13 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mobilevd.operations import Section
+from mobilevd.device_settings import Phone, Profile, Quantize  # noqa: F401
+from mobilevd.section import Below1, Count, NotNegative, Once, Positive, Section, Several, Share
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 THRESHOLDS = ("max", "min")
 COMPARISONS = ("max_ratio", "max_worse", "max_worse_percent", "min_better", "min_better_percent")
 
@@ -46,7 +42,7 @@ class Prepare(Section):
     max_failed_share: Share = 0.2
     min_train_clips: Count = 48
     min_validation_clips: Count = 16
-    min_motion: Annotated[float, Field(ge=0.0)] = 1.0e-4
+    min_motion: NotNegative = 1.0e-4
     rendered: Rendered = Rendered()
     files_per_shard: Count = 500
 
@@ -60,7 +56,7 @@ class Prepare(Section):
 class LogNormal(Section):
     """ln σ ~ N(mean, std²)."""
 
-    mean: Finite
+    mean: float
     std: Positive
 
 
@@ -89,22 +85,28 @@ class Optim(Section):
     kind: Literal["adamw", "muon", "adamw_8bit", "sm3"] = "adamw"
     lr: Positive
     rates: tuple[Rate, ...] = ()
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _sm3_does_not_decay(self) -> "Optim":
+        if self.kind == "sm3" and self.weight_decay:
+            raise ValueError("kind: sm3 has no weight_decay")
+        return self
 
 
 class Finetune(Section):
     """Low-resolution denoising finetuning (paper, Sec. 3.2)."""
 
-    apply: tuple[Literal["cross_attention"], ...] = ("cross_attention",)
+    apply: Annotated[tuple[Literal["cross_attention"], ...], Once] = ("cross_attention",)
     steps: Count
     batch_size: Count = 1
     accumulate: Count = 1
     optim: Optim
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    ema_decay: Below1 = 0.99
     sigma: LogNormal = LogNormal(mean=0.7, std=1.6)
     augmentation: LogNormal = LogNormal(mean=-3.0, std=0.5)
     conditioning_dropout: Share = 0.1
@@ -125,18 +127,18 @@ class Adversarial(Section):
     accumulate: Count = 1
     generator: Optim
     discriminator: Optim
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    sigmas: tuple[Positive, ...] = (2.27, 70.5, 700.0)
+    ema_decay: Below1 = 0.95
+    sigmas: Annotated[tuple[Positive, ...], Several] = (2.27, 70.5, 700.0)
     discriminator_sigma: LogNormal = LogNormal(mean=-1.0, std=1.0)
-    heads: tuple[Literal["spatial", "temporal"], ...] = ("spatial", "temporal")
+    heads: Annotated[tuple[Literal["spatial", "temporal"], ...], Several] = ("spatial", "temporal")
     heads_from: Literal["new", "previous"] = "new"
-    head_channels: Count = 64
+    head_channels: Annotated[Count, Field(multiple_of=8)] = 64  # its norms have 8 groups
     look: Literal["after_downsampler", "before_downsampler"] = "after_downsampler"
-    reconstruction_weight: Annotated[float, Field(ge=0.0)] = 0.1
-    adversarial_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    reconstruction_weight: NotNegative = 0.1
+    adversarial_weight: NotNegative = 1.0
     huber_c: Positive = 0.03
     huber_over: Literal["clip", "position"] = "clip"
-    r1_gamma: Annotated[float, Field(ge=0.0)] = 1.0e-4
+    r1_gamma: NotNegative = 1.0e-4
     r1_every: Count = 1
     r1_form: Literal["derivative", "difference"] = "derivative"
     validate_every: Count = 50
@@ -213,7 +215,7 @@ class Multiscale(Section):
 class Distill(Section):
     """Adversarial distillation to one evaluation, with temporal or spatial multiscaling, both or neither."""
 
-    apply: tuple[Literal["temporal_multiscale", "spatial_multiscale"], ...] = ("temporal_multiscale",)
+    apply: Annotated[tuple[Literal["temporal_multiscale", "spatial_multiscale"], ...], Once] = ("temporal_multiscale",)
     temporal_multiscale: Multiscale = Multiscale()
     spatial_multiscale: Multiscale = Multiscale()
     adversarial: Adversarial
@@ -268,73 +270,6 @@ class Funnel(Section):
         return self
 
 
-class Quantize(Section):
-    """Static QDQ quantization of the one-step network, calibrated on real latents.
-
-    ``quantizer``: ONNX Runtime's, or Qualcomm's aimet-onnx, which may choose the weights' ``rounding`` by what comes
-    out of each layer (AdaRound with ``iterations`` per layer, or scales by sequential MSE). Up to ``calibration_clips``
-    are looked at, fewer once two in a row widen the activations' ranges by less than ``calibration_tolerance``.
-    ``activations: mixed``: 8 bits, and 16 in as few blocks as bring the output ``budget_db`` above the noise.
-    Beside 16-bit activations, the weights of a convolution have 16 bits where 8 would hold one of its rows (output
-    channels) at less than ``row_db``; 0: nowhere.
-    """
-
-    quantizer: Literal["onnxruntime", "aimet"] = "onnxruntime"
-    weights: Literal["int8"] = "int8"
-    row_db: Finite = 35.0
-    activations: Literal["uint8", "uint16", "mixed"] = "uint16"
-    budget_db: Finite | None = None
-    rounding: Literal["nearest", "adaround", "seq_mse"] = "nearest"
-    iterations: Count = 10_000
-    calibration_clips: Count = 8
-    calibration_tolerance: Share = 0.0
-    opset: Annotated[int, Field(ge=18, le=20)] = 20
-    min_sqnr_db: Finite = 15.0
-
-    @model_validator(mode="after")
-    def _rounding_is_aimets(self) -> "Quantize":
-        if self.rounding != "nearest" and self.quantizer != "aimet":
-            raise ValueError("rounding: adaround and seq_mse need quantizer: aimet")
-        return self
-
-    @model_validator(mode="after")
-    def _mixed_has_a_budget(self) -> "Quantize":
-        if (self.activations == "mixed") != (self.budget_db is not None):
-            raise ValueError("activations: mixed and budget_db go together")
-        if self.activations == "mixed" and self.quantizer != "onnxruntime":
-            raise ValueError("activations: mixed needs quantizer: onnxruntime")
-        return self
-
-
-class Phone(Section):
-    """How phones are measured, those of Qualcomm AI Hub and the one that is plugged in.
-
-    ``runtime``: what the network is compiled to. ``quantize``: the graph quantized ``here`` is compiled, or the service
-    quantizes the float one ``there``. ``provider``: what runs it on a phone at adb, its NPU (qnn) or its processor.
-    ``timeout_minutes``: how long a job is waited for; a later run goes on with it.
-    """
-
-    runtime: Literal["qnn_context_binary", "qnn_dlc", "precompiled_qnn_onnx", "onnx"] = "qnn_context_binary"
-    quantize: Literal["here", "there"] = "here"
-    provider: Literal["qnn", "cpu"] = "qnn"
-    timeout_minutes: Positive = 120.0
-
-
-class Profile(Section):
-    """On-device timing of the quantized network: one task per device.
-
-    ``sustain_s``: how long it runs without a pause after the timed runs. ``base``: the finetuned base is timed beside
-    it, on the host, in float.
-    """
-
-    devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("host-cpu",)
-    warmup: Annotated[int, Field(ge=0)] = 3
-    repeats: Count = 20
-    sustain_s: NotNegative = 0.0
-    base: bool = False
-    phone: Phone = Phone()
-
-
 class Evaluate(Section):
     """FVD and its references on the validation clips."""
 
@@ -342,7 +277,7 @@ class Evaluate(Section):
     teacher_steps: Annotated[int, Field(ge=2)] = 25
     guidance: tuple[Positive, Positive] = (1.0, 3.0)
     motion_bucket: Annotated[int, Field(ge=0, le=255)] = 127
-    augmentation_sigma: Annotated[float, Field(ge=0.0)] = 0.02
+    augmentation_sigma: NotNegative = 0.02
 
 
 class Gate(Section):
@@ -352,11 +287,12 @@ class Gate(Section):
     more than that worse than ``of``. ``min_better``, ``min_better_percent``: at least that much better. ``of``: another
     metric of the run, ``teacher`` (the teacher's figure of that name) or ``champion`` (the champion's same metric).
     ``better``: which way is better. ``by``: judged by the figure itself, or by all of its 95 % interval.
+    ``measured_on``: the class of device that the figure must be of; without, the one that the metric names.
     """
 
     metric: str
-    max: Finite | None = None
-    min: Finite | None = None
+    max: float | None = None
+    min: float | None = None
     max_ratio: Positive | None = None
     max_worse: NotNegative | None = None
     max_worse_percent: NotNegative | None = None
@@ -365,6 +301,7 @@ class Gate(Section):
     of: str | None = None
     better: Literal["lower", "higher"] = "lower"
     by: Literal["point", "interval"] = "point"
+    measured_on: Literal["host", "emulator", "phone"] | None = None
     why: str = ""
 
     @property
@@ -386,6 +323,8 @@ class Gate(Section):
             raise ValueError(f"{', '.join(COMPARISONS)} and of go together")
         if self.better == "higher" and given[0] in (*THRESHOLDS, "max_ratio"):
             raise ValueError(f"{given[0]} says itself which way is better")
+        if self.measured_on is not None and not self.metric.startswith("profile."):
+            raise ValueError("measured_on is for figures of a device, profile.<device>.<figure>")
         return self
 
 

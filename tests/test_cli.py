@@ -15,8 +15,9 @@ from movies import moving, texture
 from PIL import Image
 from typer.testing import CliRunner
 
-from mobilevd import cli
+from mobilevd import cli, packages
 from mobilevd.evaluation import i3d
+from mobilevd.video import sample_data
 
 COMMANDS = ("sample-data", "cost", "evaluate", "generate")
 
@@ -287,6 +288,17 @@ def test_sample_data_lays_the_set_and_does_nothing_when_it_is_there(tmp_path):
     assert len(files) >= 10
     assert run("sample-data", tmp_path / "data") == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.mark.parametrize("pin", ["0" * 32 + ".dir", sample_data.IDENTITY, None])
+def test_the_sample_set_is_not_laid_into_data_that_is_pinned_otherwise(monkeypatch, tmp_path, pin):
+    monkeypatch.setattr(packages, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(sample_data, "bring", lambda folder: [folder / "videos" / "one.mp4"])
+    if pin:
+        (tmp_path / "data.dvc").write_text(f"outs:\n- md5: {pin}\n  path: data\n", encoding="utf-8")
+    own = pin not in (sample_data.IDENTITY, None)
+    assert ("pins other data than the sample set: nothing was brought" in run("sample-data")) == own
+    assert run("sample-data", tmp_path / "elsewhere") == f"1 files in {tmp_path / 'elsewhere'}\n"
 
 
 def test_command_in_a_process_of_its_own_ends_with_code_one_and_no_traceback(tmp_path):

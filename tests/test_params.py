@@ -116,7 +116,7 @@ def other(value) -> list:
     if isinstance(value, bool):
         return [not value]
     if value is None:
-        return ["changed", 0.5, 1]
+        return ["changed", 0.5, 1, "emulator"]
     if isinstance(value, int | float):
         return [value + 64, value + 1, value - 1, value * 0.5]
     return [
@@ -140,6 +140,7 @@ def other(value) -> list:
         "both",
         "truncated",
         "before",
+        "emulator",
         "interval",
         "random",
         "derivative",
@@ -153,6 +154,10 @@ def other(value) -> list:
         "previous",
         f"{value}x",
     ]
+
+
+def of_a_device(gate: dict, key: str) -> bool:
+    return key == "measured_on" and gate["metric"].startswith("profile.")
 
 
 def test_digest_says_what_is_made_not_when_or_where(values):
@@ -206,8 +211,8 @@ def test_digest_changes_with_every_single_value():
     assert [name for name in unchanged if not (ONE_CHOICE | GO_WITH_ANOTHER) & set(name.split("."))] == [
         f"gates.{i}.{key}"  # a second limit beside the first is refused, and so is "of" or "better" beside a threshold
         for i in range(len(whole["gates"]))
-        for key in (*settings.THRESHOLDS, *settings.COMPARISONS, "of", "better")
-        if whole["gates"][i][key] is None or key == "better"
+        for key in (*settings.THRESHOLDS, *settings.COMPARISONS, "of", "better", "measured_on")
+        if key == "better" or (whole["gates"][i][key] is None and not of_a_device(whole["gates"][i], key))
     ]
 
 

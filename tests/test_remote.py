@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import seaweed
@@ -105,6 +106,21 @@ def test_a_manifest_cannot_name_a_file_outside_its_folder(place, tmp_path):
     with pytest.raises(IntegrityError, match="leaves its folder"):
         remote.pull(f"{place}/made", tmp_path / "deep" / "here")
     assert not list(tmp_path.rglob("planted"))
+
+
+def test_a_file_beside_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch):
+    def killed(path: Path, data: bytes) -> None:
+        with path.open("wb") as half:
+            half.write(data[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("MOBILEVD_CACHE", str(tmp_path / "cache"))
+    remote.write(f"{place}/pictures/curve.png", b"a picture")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remote.bring_beside(f"{place}/network", "pictures/curve.png")
+    assert remote.bring_beside(f"{place}/network", "pictures/curve.png").read_bytes() == b"a picture"
 
 
 def test_only_s3_addresses_are_remote():

@@ -5,7 +5,8 @@ import copy
 import pytest
 from small_recipes import put, refusal, smallest
 
-from mobilevd import params
+from mobilevd import params, settings
+from mobilevd.method import discriminator
 
 
 @pytest.fixture
@@ -44,6 +45,19 @@ def values() -> dict:
         ("evaluate.motion_bucket", 256),
         ("gates", []),
         ("registry.model", "../up"),
+        ("finetune.optim.betas", [0.9, 1.0]),
+        ("finetune.optim.weight_decay", float("inf")),
+        ("finetune.apply", ["cross_attention", "cross_attention"]),
+        ("distill.apply", ["spatial_multiscale", "temporal_multiscale", "spatial_multiscale"]),
+        ("distill.adversarial.sigmas", []),
+        ("distill.adversarial.heads", []),
+        ("distill.adversarial.head_channels", 20),
+        ("distill.adversarial.r1_gamma", float("inf")),
+        ("distill.adversarial.adversarial_weight", float("inf")),
+        ("prune.adversarial.reconstruction_weight", float("inf")),
+        ("prepare.min_motion", float("inf")),
+        ("evaluate.augmentation_sigma", float("inf")),
+        ("machines.default.cpu", float("inf")),
     ],
 )
 def test_impossible_value_is_refused_and_named(values, path, value):
@@ -104,6 +118,18 @@ def test_gate_without_exactly_one_limit_is_refused(values, gate, reason):
 )
 def test_mixed_precision_has_a_budget_and_the_quantizer_that_can(values, changes, reason):
     assert reason in refusal(values | {"quantize": changes})
+
+
+def test_the_heads_width_is_one_that_the_discriminator_takes(values):
+    parts = settings.Adversarial.model_fields["head_channels"].metadata
+    assert [part.multiple_of for part in parts if hasattr(part, "multiple_of")] == [discriminator.GROUPS]
+
+
+def test_an_optimizer_without_weight_decay_is_not_asked_for_it(values):
+    values["finetune"]["optim"] |= {"kind": "sm3"}
+    params.check(values, "here")
+    values["finetune"]["optim"]["weight_decay"] = 0.01
+    assert "kind: sm3 has no weight_decay" in refusal(values)
 
 
 def test_a_head_start_leaves_the_generator_steps_of_its_own(values):

@@ -44,11 +44,7 @@ def quantize(
         weights: of convolutions, those that take int16 instead of int8 at 16-bit activations.
     Errors: MobileVDError where the toolkit is not installed; EffectError naming weights that were left in float.
     """
-    if importlib.util.find_spec("aimet_onnx") is None:
-        allowed = "quantizer: onnxruntime, or pip install 'mobilevd[device]' on Linux x86-64"
-        raise MobileVDError(
-            "Qualcomm's quantizer is not installed", got="no aimet_onnx", allowed=allowed, where="quantize.quantizer"
-        )
+    require_installed()
     import aimet_onnx
     from aimet_onnx.common.utils import AimetLogger
 
@@ -77,6 +73,15 @@ def quantize(
     graph = onnx.load(target, load_external_data=False).graph
     check_weights(graph)
     return kinds(graph)
+
+
+def require_installed() -> None:
+    """Errors: MobileVDError where the toolkit is not installed."""
+    if importlib.util.find_spec("aimet_onnx") is None:
+        allowed = "quantizer: onnxruntime, or pip install 'mobilevd[device]' on Linux x86-64"
+        raise MobileVDError(
+            "Qualcomm's quantizer is not installed", got="no aimet_onnx", allowed=allowed, where="quantize.quantizer"
+        )
 
 
 def _norm_weights(graph: onnx.GraphProto) -> set[str]:

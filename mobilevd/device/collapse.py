@@ -62,6 +62,12 @@ def rows(seen: dict[str, Seen]) -> list[dict[str, str | float]]:
     return [dict(zip(names, row, strict=True)) for row in values]
 
 
+def said(seen: dict[str, Seen]) -> str:
+    """In a line, what this compiler makes of both forms."""
+    text = "{}: {:.1f} dB to float on the NPU, {:.1f} on the CPU"
+    return "; ".join(text.format(form, one.npu.sqnr_db, one.cpu_db) for form, one in seen.items())
+
+
 def graphs(folder: Path, rewritten: bool) -> tuple[Path, Path, list[dict]]:
     """The float graph and its W8A16 form, with SiLU in the form that ships or in torch's; inputs for both."""
     source, target = folder / "float.onnx", folder / "quantized.onnx"

@@ -63,9 +63,7 @@ def compile_and_run(
     """
     if target.soc_model is None:
         raise MobileVDError("This device has no NPU to compile for", got=target.name, allowed="snapdragon-8-gen-3")
-    if importlib.util.find_spec("onnxruntime_qnn") is None:
-        allowed = "pip install 'mobilevd[device]', on Linux x86-64"
-        raise MobileVDError("Qualcomm's compiler is not installed", got="no onnxruntime_qnn", allowed=allowed)
+    require_installed()
     context = Path(context).resolve()
     context.parent.mkdir(parents=True, exist_ok=True)
     for old in _files(context):
@@ -83,6 +81,13 @@ def compile_and_run(
         tools=seen["tools"],
     )
     return report, outputs
+
+
+def require_installed() -> None:
+    """Errors: MobileVDError on a machine without the toolchain."""
+    if importlib.util.find_spec("onnxruntime_qnn") is None:
+        allowed = "pip install 'mobilevd[device]', on Linux x86-64"
+        raise MobileVDError("Qualcomm's compiler is not installed", got="no onnxruntime_qnn", allowed=allowed)
 
 
 def check(float_model: Path, model: Path, target: Target, context: Path, feeds: Sequence[Feed]) -> NpuReport:

@@ -1,12 +1,13 @@
 """A session with Qualcomm AI Hub: its token, its devices, and jobs that a later process finds again by their id.
 
-**Source** the service's own client, qai-hub, and the client's own configuration file. **Keeps** an id is written down
-before anything is waited for; the token reaches no error, file or line (``tests/device/test_hub.py``).
+**Source** the service's own client, qai-hub, and the client's own configuration file, or two variables. **Keeps** an id
+is written down before anything is waited for; the token reaches no error, file or line (``tests/device/test_hub.py``).
 """
 
 import configparser
 import difflib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,21 +18,29 @@ from tempfile import TemporaryDirectory
 import qai_hub
 from botocore.exceptions import BotoCoreError, ClientError
 from qai_hub.api_utils import get_config_path
-from qai_hub.public_rest_api import APIException
+from qai_hub.public_rest_api import DEFAULT_HUB_API_URL, APIException, ClientConfig
 
 from mobilevd.artifacts import seal, write_json
 from mobilevd.errors import EffectError, MobileVDError
 from mobilevd.progress import say
 
-CONFIGURE = "`qai-hub configure --api_token …` writes ~/.qai_hub/client.ini; QAIHUB_CLIENT_INI names another file"
+TOKEN, URL = "QAIHUB_API_TOKEN", "QAIHUB_API_URL"  # ours; what a cluster's secrets can set
+CONFIGURE = f"{TOKEN}, or `qai-hub configure --api_token …`, which writes ~/.qai_hub/client.ini (or $QAIHUB_CLIENT_INI)"
 STEP, JOBS = "step-{:02d}", "jobs.json"
 POLL_S = 10.0
 BOX = str.maketrans(dict.fromkeys("┌─┐└┘|", " "))  # the client draws a box around its messages
 
 
 def configured() -> bool:
-    """Whether the client's configuration file, which holds the token, is on this machine."""
-    return Path(get_config_path()).is_file()
+    """Whether a token is on this machine, in $QAIHUB_API_TOKEN or in the client's configuration file."""
+    return bool(os.environ.get(TOKEN)) or Path(get_config_path()).is_file()
+
+
+def _of_environment() -> ClientConfig | None:
+    """The client's configuration by $QAIHUB_API_TOKEN and $QAIHUB_API_URL; without a token its own file's."""
+    url = os.environ.get(URL) or DEFAULT_HUB_API_URL
+    token = os.environ.get(TOKEN)
+    return ClientConfig(api_url=url, web_url=url, api_token=token, verbose=False) if token else None
 
 
 class Hub:
@@ -45,7 +54,7 @@ class Hub:
             timeout_s: how long each job is waited for.
         Errors: MobileVDError when the configuration cannot be read.
         """
-        self.client, self._token = qai_hub.Client(), ""
+        self.client, self._token = qai_hub.Client(_of_environment()), ""
         with self.plainly("read its configuration"):
             self._token = self.client.config.api_token
             of = of | {"service": self.client.config.api_url}
@@ -142,16 +151,20 @@ class Hub:
         return None if self._status(kind, job).failure else job
 
     def _note(self, kind: str, job_id: str) -> None:
-        """Write the ids down, as a checkpoint of the stage; those of later jobs, which hung on an older one, go."""
+        """Write the ids down, as a new checkpoint of the stage: one that is on S3 already is not sent again.
+
+        The ids of later jobs, which hung on an older one of this kind, go, and older checkpoints with them.
+        """
         kinds = list(self._ids)
         before = kinds[: kinds.index(kind)] if kind in kinds else kinds
         self._ids = {name: self._ids[name] for name in before} | {kind: job_id}
-        folder = self._folder / STEP.format(len(self._ids))
+        older = self._steps()
+        last = int(older[-1].name.rpartition("-")[2]) if older else 0
+        folder = self._folder / STEP.format(last + 1)
         write_json(folder / JOBS, {"of": self._of, "ids": list(self._ids.items())})
         seal(folder)
-        for other in self._steps():
-            if other.name > folder.name:
-                shutil.rmtree(other)
+        for other in older:
+            shutil.rmtree(other)
 
     def _read(self) -> dict[str, str]:
         for folder in reversed(self._steps()):

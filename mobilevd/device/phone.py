@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import qai_hub
 
 from mobilevd.artifacts import file_sha256
+from mobilevd.device import rollup
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.hub import Hub
-from mobilevd.device.profile import Figure, Operator, ProfileReport
+from mobilevd.device.profile import Figure, Operator, ProfileReport, percentiles
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import PHONE_PREFIX, Target
 from mobilevd.errors import EffectError
@@ -69,6 +71,7 @@ def measure(hub: Hub, target: Target, task: Task, folder: Path) -> ProfileReport
         figures=figures | {"binary_mb": Figure(value=size / 1e6, unit="mb")},
         operators=_operators(told["execution_detail"]),
         off_npu=_off_npu(told["execution_detail"]),
+        **_by_layer(task, told["execution_detail"]),
     )
 
 
@@ -113,7 +116,7 @@ def _columns(feeds: Sequence[Feed]) -> dict[str, list[np.ndarray]]:
 def _figures(summary: dict) -> dict[str, Figure]:
     """µs and bytes of the service's summary as ms and MB; what it does not tell is left out."""
     runs = [time / 1e3 for time in summary.get("all_inference_times") or ()]
-    values = {f"p{q}_ms": float(np.percentile(runs, q)) for q in (50, 90, 99) if runs}
+    values = percentiles(runs)
     values |= {"min_ms": min(runs)} if runs else {}
     told = {
         "estimated_ms": ("estimated_inference_time", 1e3),
@@ -146,6 +149,12 @@ def _operators(layers: list[dict]) -> list[Operator]:
     whole = sum(ms.values()) or 1.0
     slowest = sorted(ms, key=ms.__getitem__, reverse=True)
     return [Operator(kind=kind, nodes=nodes[kind], ms=ms[kind], share=ms[kind] / whole) for kind in slowest]
+
+
+def _by_layer(task: Task, layers: list[dict]) -> dict[str, dict[str, float]]:
+    """ms by kind of layer and by block, where the phone's layers have our graph's names."""
+    graph = onnx.load(task.model, load_external_data=False).graph
+    return rollup.told([(layer["name"], layer.get("execution_time", 0) / 1e3) for layer in layers], graph)
 
 
 def _off_npu(layers: list[dict]) -> list[str]:

@@ -80,14 +80,13 @@ def measure(phone: Phone, target: Target, task: Task, tools: Path) -> ProfileRep
         target=target.name,
         kind=target.kind,
         device=phone.device,
-        protocol=_protocol(task),
+        protocol=_protocol(task, len(sustained)),
         tools={TOOL: file_sha256(tools / TOOL)[:12], "adb": phone.serial},
         model_sha256=file_sha256(task.model),
         figures=profile.figures_of(seen),
         operators=profile.operators_of(events, traced_runs),
-        kinds=rollup.by_kind(events, graph, traced_runs),
-        blocks=rollup.by_block(events, graph, traced_runs),
         off_npu=_off_npu(events) if task.provider == "qnn" else ["everything: the processor was asked for"],
+        **rollup.told(rollup.one_run(events, traced_runs), graph),
     )
 
 
@@ -159,14 +158,15 @@ def _off_npu(events: list[dict]) -> list[str]:
     return shown + ([f"and {len(off) - SHOWN} more"] if len(off) > SHOWN else [])
 
 
-def _protocol(task: Task) -> dict[str, str]:
+def _protocol(task: Task, sustained: int) -> dict[str, str]:
     return {
         "process": f"{TOOL} for Android, in a shell of adb",
         "runs": f"1 first, {task.runs} timed one by one on one real input, batch 1",
         "provider": task.provider,
         "memory": "largest working set of the process, 10^6 bytes",
         "starts": "cold: the first session on the pushed graph, warm: the second; with the NPU's compilation",
-        "sustained": f"{task.sustain_s:g} s without a pause: median of the last tenth over that of the first",
+        "sustained": profile.sustained(task.sustain_s, sustained),
         "operators": f"mean of {TRACED_RUNS + 1} traced runs in another session",
+        "blocks": "of the same trace; none where the NPU's partition is one kernel there",
         "outputs": "not compared: the tool does not hand them over",
     }

@@ -65,7 +65,8 @@ def check(path: Path, target: Target) -> Preflight:
     graph, shapes, types = graph_cost.load(path)
     cost = _Cost(graph, shapes)
     weights = sum(_bytes(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer)
-    refused = {k: _refused(node, shapes, types, target.limits) for k, node in enumerate(graph.node)}
+    stored = _stored(graph, types)
+    refused = {k: _refused(node, shapes, types, stored, target.limits) for k, node in enumerate(graph.node)}
     off = {k for k, what in refused.items() if what}
     findings = [Finding(cost.layer(k), refused[k], cost.share({k})) for k in sorted(off)]
     sizes = {name: _bytes(shapes[name], types[name]) for name in shapes if name in types}
@@ -103,7 +104,16 @@ class _Cost:
         return next((node.name for node in self._nodes if tensor in node.output), tensor)
 
 
-def _refused(node: onnx.NodeProto, shapes: graph_cost.Shapes, types: dict[str, int], limits: Limits) -> str:
+def _stored(graph: onnx.GraphProto, types: dict[str, int]) -> dict[str, str]:
+    """Tensor → the type that it has in the file, before it is dequantized."""
+    found = {name: TensorProto.DataType.Name(kind) for name, kind in types.items()}
+    quantized = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    return found | {name: found[source] for name, source in quantized.items() if source in found}
+
+
+def _refused(
+    node: onnx.NodeProto, shapes: graph_cost.Shapes, types: dict[str, int], stored: dict[str, str], limits: Limits
+) -> str:
     if limits.operators is not None and node.op_type not in limits.operators:
         return f"operator {node.op_type} is not known there"
     names = [name for name in (*node.input, *node.output) if name in shapes]
@@ -113,6 +123,9 @@ def _refused(node: onnx.NodeProto, shapes: graph_cost.Shapes, types: dict[str, i
     kinds = {TensorProto.DataType.Name(types[name]) for name in names if name in types}
     if limits.types is not None and (strange := sorted(kinds - limits.types)):
         return f"{node.op_type} on {', '.join(strange)}, which is not known there"
+    weights = stored.get(node.input[1]) if node.op_type == "LayerNormalization" else None
+    if limits.norm_weights is not None and weights not in (None, *limits.norm_weights):
+        return f"LayerNormalization with {weights} weights, {', '.join(sorted(limits.norm_weights))} there"
     return ""
 
 

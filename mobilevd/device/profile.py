@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,8 @@ from mobilevd.errors import EffectError, MobileVDError
 
 TRACED_RUNS = 3
 SUSTAINED_ENDS = 10  # of a sustained run, the first and the last tenth are compared
+SUSTAINED_RUNS = 2 * SUSTAINED_ENDS  # with fewer, a tenth is one run or none
+PERCENTILES = {50: 1, 90: 10, 99: 100}  # percent → from how many runs on it is one, and not the slowest run
 
 
 class Figure(BaseModel):
@@ -78,7 +81,9 @@ def profile(
     threads: int | None = None,
     sustain_s: float = 0.0,
 ) -> ProfileReport:
-    """Run ``model`` on ``feed`` in a fresh process of this machine: cold start, warm-up, ``repeats`` timed runs, trace.
+    """Run ``model`` on ``feed`` in a fresh process of this machine: cold start, warm-up, timed runs, trace.
+
+    ``repeats``: how many are timed, at most for a minute.
 
     ``sustain_s``: afterwards it runs for so long without a pause; the last runs are then compared with the first.
 
@@ -91,27 +96,25 @@ def profile(
     threads = threads or cpus()
     with TemporaryDirectory(prefix="profile-") as aside:
         seen, events = _measure(Path(model), feed, warmup, repeats, threads, Path(aside), sustain_s)
-    graph = onnx.load(model, load_external_data=False).graph
+    graph, times = onnx.load(model, load_external_data=False).graph, rollup.one_run(events, TRACED_RUNS)
     return ProfileReport(
         target=target.name,
         kind=target.kind,
         device=_device(threads),
         protocol={
             "process": "its own, nothing loaded but numpy and the runtime",
-            "runs": f"1 first, {warmup} warm-up, {repeats} timed one by one, batch 1",
+            "runs": f"1 first, {warmup} warm-up, {len(seen['runs_ms'])} timed one by one, batch 1",
             "memory": "high-water mark of the whole process after the timed runs, 10^6 bytes",
             "starts": "cold: the process's first session on the graph; warm: its second",
-            "sustained": f"{sustain_s:g} s without a pause: median of the last tenth over that of the first"
-            if sustain_s
-            else "not asked for (profile.sustain_s)",
+            "sustained": sustained(sustain_s, len(seen["sustained_ms"])),
             "operators": f"mean of {TRACED_RUNS} traced runs in another session",
         },
         tools={"onnxruntime": seen["onnxruntime"], "numpy": np.__version__, "python": platform.python_version()},
         model_sha256=file_sha256(model),
         figures=figures_of(seen),
         operators=operators_of(events, TRACED_RUNS),
-        kinds=rollup.by_kind(events, graph, TRACED_RUNS),
-        blocks=rollup.by_block(events, graph, TRACED_RUNS),
+        kinds=rollup.by_kind(times, graph),
+        blocks=rollup.by_block(times, graph),
     )
 
 
@@ -169,7 +172,7 @@ def operators_of(events: list[dict], runs: int) -> list[Operator]:
 def figures_of(seen: dict) -> dict[str, Figure]:
     """What a measured process saw (``device/bench.py``; on a phone less) as figures with units."""
     runs = np.array(seen["runs_ms"])
-    values = {f"p{q}_ms": float(np.percentile(runs, q)) for q in (50, 90, 99)}
+    values = percentiles(runs)
     values |= {
         "min_ms": float(runs.min()),
         "cold_start_ms": seen["cold_start_ms"],
@@ -181,10 +184,28 @@ def figures_of(seen: dict) -> dict[str, Figure]:
     return {name: Figure(value=value, unit=name.rpartition("_")[2]) for name, value in values.items()}
 
 
+def percentiles(runs: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """``p50_ms``, ``p90_ms`` and ``p99_ms`` of the runs' ms, as far as there are runs enough."""
+    return {f"p{q}_ms": float(np.percentile(runs, q)) for q, least in PERCENTILES.items() if len(runs) >= least}
+
+
+def sustained(seconds: float, runs: int) -> str:
+    """What the ratio of a run without a pause is, for a report's protocol."""
+    if not seconds:
+        return "not asked for (profile.sustain_s)"
+    told = f"{seconds:g} s without a pause: median of the last tenth of {runs} runs over that of the first"
+    return told if runs >= SUSTAINED_RUNS else f"{told}, which needs {SUSTAINED_RUNS} or more"
+
+
 def _sustained(runs: np.ndarray) -> dict[str, float]:
-    """How much slower the last tenth of a long run is than its first: what heat does. Nothing when there was none."""
+    """How much slower the last tenth of a long run is than its first: what heat does. Nothing when there was none.
+
+    No ratio of fewer runs than SUSTAINED_RUNS.
+    """
     if not len(runs):
         return {}
+    if len(runs) < SUSTAINED_RUNS:
+        return {"sustained_p50_ms": float(np.median(runs))}
     tenth = max(1, len(runs) // SUSTAINED_ENDS)
     first, last = np.median(runs[:tenth]), np.median(runs[-tenth:])
     return {"sustained_p50_ms": float(np.median(runs)), "sustained_ratio": float(last / first)}

@@ -1,7 +1,8 @@
 """Every traced millisecond to the layer that spent it: by block of the network, and by kind of layer.
 
-**Source** the runtime's own trace; the exporter names each node after its module. **Keeps** the parts add up to the
-whole trace; what no layer asked for is said to be outside of them (``tests/device/test_rollup.py``).
+**Source** the runtime's own trace, or a phone's list of layers; the exporter names each node after its module.
+**Keeps** the parts add up to the whole trace; what no layer asked for is said to be outside of them
+(``tests/device/test_rollup.py``).
 """
 
 from collections import Counter
@@ -28,24 +29,39 @@ def kernel_events(events: Iterable[dict]) -> list[dict]:
     return [e for e in events if e.get("cat") == "Node" and e["name"].endswith(KERNEL)]
 
 
-def by_kind(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[str, float]:
-    """Kind of layer → ms in one of ``runs`` traced runs, the slowest first."""
-    return _rolled(events, graph, runs, kinds.kind)
+def one_run(events: Iterable[dict], runs: int) -> list[tuple[str, float]]:
+    """Name of every kernel in a trace of ``runs`` runs, and its share of one run in ms."""
+    return [(name, ms / runs) for name, _, ms in kernels(events)]
 
 
-def by_block(events: Iterable[dict], graph: onnx.GraphProto, runs: int) -> dict[str, float]:
-    """Block of the network → ms in one of ``runs`` traced runs, in the network's order."""
-    found = _rolled(events, graph, runs, kinds.block)
+def by_kind(times: Iterable[tuple[str, float]], graph: onnx.GraphProto) -> dict[str, float]:
+    """Kind of layer → ms of the named parts of one run, the slowest first."""
+    return _rolled(times, graph, kinds.kind)
+
+
+def by_block(times: Iterable[tuple[str, float]], graph: onnx.GraphProto) -> dict[str, float]:
+    """Block of the network → ms of the named parts of one run, in the network's order."""
+    found = _rolled(times, graph, kinds.block)
     ends = {kinds.block(layer): k for k, node in enumerate(graph.node) if (layer := _layer(node.name))}
     order = sorted(ends, key=ends.__getitem__)  # by their last nodes: the exporter puts what needs no image first
     return {name: found[name] for name in (*order, OUTSIDE) if name in found}
 
 
-def _rolled(events: Iterable[dict], graph: onnx.GraphProto, runs: int, part: Callable[[str], str]) -> dict[str, float]:
+def told(times: Iterable[tuple[str, float]], graph: onnx.GraphProto) -> dict[str, dict[str, float]]:
+    """``kinds`` and ``blocks`` of one run on a phone; nothing where most of its time is no layer's of ours.
+
+    An NPU's provider runs its partition as one kernel, and a compiler may give its own names.
+    """
+    found = {"kinds": by_kind(times := list(times), graph), "blocks": by_block(times, graph)}
+    known = found["blocks"].get(OUTSIDE, 0.0) <= sum(found["blocks"].values()) / 2
+    return found if known else {}
+
+
+def _rolled(times: Iterable[tuple[str, float]], graph: onnx.GraphProto, part: Callable[[str], str]) -> dict[str, float]:
     layers, ms = _Layers(graph), Counter()
-    for name, _, time in kernels(events):
+    for name, time in times:
         layer = layers.of(name)
-        ms[part(layer) if layer else OUTSIDE] += time / runs
+        ms[part(layer) if layer else OUTSIDE] += time
     return dict(ms.most_common())
 
 

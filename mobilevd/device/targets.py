@@ -13,11 +13,12 @@ PHONE_PREFIX = "qai-hub:"
 PLUGGED, PLUGGED_PREFIX = "adb", "adb:"
 Kind = Literal["host", "emulator", "phone"]
 
-# Source: ONNX Runtime's table of operators of its QNN provider, HTP backend
+# Source: ONNX Runtime's table of operators of its QNN provider, HTP backend; without Erf, which it lists, and which the
+# compiler left to the CPU (docs/device.md)
 # fmt: off
 HTP_OPERATORS = frozenset({
     "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip",
-    "Concat", "Conv", "ConvTranspose", "Cos", "DepthToSpace", "DequantizeLinear", "Div", "Elu", "Equal", "Erf",
+    "Concat", "Conv", "ConvTranspose", "Cos", "DepthToSpace", "DequantizeLinear", "Div", "Elu", "Equal",
     "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
     "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample", "HardSigmoid", "HardSwish",
     "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log",
@@ -35,13 +36,14 @@ HTP_TYPES = frozenset({
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device's runtime takes; None: anything. Sizes in bytes."""
+    """What a device's runtime takes; None: anything. Sizes in bytes; ``norm_weights``: types of a layer norm's."""
 
     max_rank: int | None = None
     operators: frozenset[str] | None = None
     types: frozenset[str] | None = None
     tensor_bytes: int | None = None
     graph_bytes: int | None = None
+    norm_weights: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ class Target:
     htp_arch: int | None = None
 
 
-# Five axes are refused by HTP's elementwise operators; 2 GB is what a protobuf file and an NPU's tensor address hold
-HTP = Limits(4, HTP_OPERATORS, HTP_TYPES, tensor_bytes=2**31 - 1, graph_bytes=4 * 2**30)
+# Five axes are refused by HTP's elementwise operators, and a layer norm with signed weights by its own; 2 GB is what a
+# protobuf file and an NPU's tensor address hold
+NORM_WEIGHTS = frozenset({"UINT8", "UINT16", "FLOAT", "FLOAT16"})
+HTP = Limits(4, HTP_OPERATORS, HTP_TYPES, tensor_bytes=2**31 - 1, graph_bytes=4 * 2**30, norm_weights=NORM_WEIGHTS)
 HOST_CPU = Target("host-cpu", "host", "ONNX Runtime, CPU")
 SNAPDRAGON = Target("snapdragon-8-gen-3", "emulator", "Qualcomm's HTP emulator, SM8650", HTP, soc_model=57, htp_arch=75)
 PHONE, WIRED = "Qualcomm AI Hub", "ONNX Runtime on a phone that is plugged in"

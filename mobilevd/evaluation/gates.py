@@ -27,7 +27,8 @@ CHAMPION, TEACHER = "champion", "teacher"
 @dataclass(frozen=True)
 class Origin:
     """What one figure was measured on. ``judged``: digests by stage of what it was measured on; ``shipped``: of what
-    that stage left; times in s since 1970: of the measurement, and when the weights were made."""
+    that stage left; times in s since 1970: of the measurement, and when the weights were made. ``kind`` of the device:
+    host, emulator or phone."""
 
     judged: Mapping[str, str] = field(default_factory=dict)
     shipped: Mapping[str, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Origin:
     made_at: float = 0.0
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     device: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _Case:
     def row(self, gate: Gate) -> Row:
         """One gate's value, limit and verdict, or every reason why there is none."""
         value, relation = _number(self.figures.get(gate.metric)), _relation(gate)
-        faults = [_fault(gate.metric, self.figures), _fault_of_origin(gate.metric, self.origins.get(gate.metric))]
+        faults = [_fault(gate.metric, self.figures), self._fault_of_origin(gate)]
         faults += [_fault_of_interval(gate.metric, self.figures)] if gate.by == "interval" else []
         if not any(faults) and gate.of == CHAMPION and self.champion is not None and self.champion.none_yet:
             return Row(gate.metric, value, None, relation, True, "there is no champion yet", gate.why, PASS)
@@ -137,6 +139,11 @@ class _Case:
             return None
         spread = abs(edge - value) + abs((hard if _holds(gate, value, limit) else easy) - limit)
         return clips_to_decide(value, value + spread, limit, int(now))
+
+    def _fault_of_origin(self, gate: Gate) -> str | None:
+        origin = self.origins.get(gate.metric)
+        fault = _fault_of_origin(gate.metric, origin)
+        return fault or (_fault_of_kind(gate, origin) if gate.metric in self.figures else None)
 
     def _faults_of_reference(self, gate: Gate) -> list[str | None]:
         if gate.of is None:
@@ -206,6 +213,15 @@ def _fault_of_origin(metric: str, origin: Origin | None) -> str | None:
         late = origin.made_at - origin.measured_at
         return f"{metric} is stale: measured {late:.0f} s before the weights were made; measure it again"
     return None
+
+
+def _fault_of_kind(gate: Gate, origin: Origin | None) -> str | None:
+    kind = origin.kind if origin is not None else ""
+    if gate.measured_on in (None, kind):
+        return None
+    where = f"on a device of class {kind}" if kind else "where nothing says on what"
+    wanted = f"the gate accepts class {gate.measured_on} only; name such a device's figure"
+    return f"{gate.metric} was measured {where}, but {wanted}"
 
 
 def _fault_of_interval(metric: str, figures: Mapping[str, Any]) -> str | None:

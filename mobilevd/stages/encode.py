@@ -17,6 +17,7 @@ from mobilevd.params import Recipe
 from mobilevd.stages import share
 from mobilevd.stages.shared_run import SharedRun
 from mobilevd.svd.base import Base, load
+from mobilevd.svd.inference import device_for
 from mobilevd.video import latents, manifest, pictures, pinned, store
 from mobilevd.video.gather import Found, gather
 from mobilevd.video.manifest import Row
@@ -30,8 +31,7 @@ FIRST, STRIP = "first frames", "validation clip {}"
 def finished(recipe: Recipe, inputs: dict[str, StageRecord], run_folder: str, number: int) -> StageRecord:
     """The shard in a run's folder, on this disk or on S3; made unless an earlier attempt left it whole."""
     place = SharedRun(run_folder, "prepare", part=f"{number:05d}")
-    left, shared = place.left(), inputs["share"]
-    if left is not None and _of(left) == (recipe.digest, shared.data_md5, share.plan(shared).sha256):
+    if (left := place.left(recipe.digest, inputs)) is not None:
         progress.say(f"shard {number} was finished before")
         return left
     return place.finish(run(recipe, inputs, place.workdir, number))
@@ -43,7 +43,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, number: i
     Errors: DataError when a single shard leaves too little; IntegrityError when a file is not the pinned one.
     """
     started_at, workdir, shared = time.time(), Path(workdir).resolve(), inputs["share"]
-    shard, base = share.shard(shared, number), load(recipe.base)
+    shard, base = share.shard(shared, number), load(recipe.base).to(device_for(number))
     data = pinned.bring(recipe.prepare, shard.files, shared.data_md5)
     folders = {name: workdir / name / shard.folder for name in ("clips", "latents", "pictures")}
     found = gather(data, recipe.clip, recipe.prepare, folders["clips"], shard)
@@ -64,10 +64,6 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, number: i
         seconds=time.time() - started_at,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
-
-
-def _of(record: StageRecord) -> tuple[str, str, str | None]:
-    return record.recipe_digest, record.data_md5, record.parents.get("share")
 
 
 def _encoded(base: Base, rows: list[Row], folders: dict[str, Path], side: str) -> latents.Encoded:

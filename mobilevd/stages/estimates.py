@@ -14,7 +14,7 @@ GRAPHS = ("onnx/quantized.onnx", "onnx/float.onnx")
 
 
 def rows(model: str, runtime: str) -> list[dict]:
-    """One row per graph of ``model`` (an ONNX file, or a bundle): amounts, estimate, interval.
+    """One row per graph of ``model`` (an ONNX file, a bundle, or a phone's bundle): amounts, estimate, interval.
 
     Errors: MobileVDError when there is no graph, or nothing is known of its precision or of ``runtime``.
     """
@@ -44,4 +44,6 @@ def shown(found: list[dict]) -> list[dict]:
 def _graphs(model: str) -> list[Path]:
     if model.endswith(".onnx"):
         return [Path(model)]
-    return [models.folder(model) / name for name in GRAPHS]
+    folder = models.folder(model)
+    there = [folder / name for name in GRAPHS if (folder / name).is_file()]  # a phone bundle has no float graph
+    return there or [folder / GRAPHS[0]]

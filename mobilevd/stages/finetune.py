@@ -19,6 +19,7 @@ from mobilevd.svd.unet import VideoUNet
 from mobilevd.training import data, seeds, supervised
 
 STAGE = "finetune"
+EDITS = {"cross_attention": cross_attention.apply}
 VALIDATION_CLIPS = 16
 SPREAD_CLIPS = 64
 
@@ -35,7 +36,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     before = after = job.measure(unet)
     log = []
     for edit in settings.apply:
-        log.append({"cross_attention": cross_attention.apply}[edit](unet))
+        log.append(EDITS[edit](unet))
         after = job.cheaper(unet, after, edit, weights_too=True)
     denoising = Denoising(unet, recipe, data.Clips(clips[0]), job)
     lesson = supervised.Lesson(

@@ -171,7 +171,8 @@ def _pass(unet: VideoUNet, shape: tuple[int, ...], device: str) -> None:
 
 
 def _is_local(recipe: Recipe) -> bool:
-    return recipe.base == "pocket" or "/" not in recipe.base or recipe.base.startswith(("/", "."))
+    """A folder that is not there is told as missing, where a hub id would be counted as SVD."""
+    return bases.is_here(recipe.base) or "/" not in recipe.base or recipe.base.startswith(("/", ".", "~"))
 
 
 def _config(recipe: Recipe) -> tuple[dict, int]:

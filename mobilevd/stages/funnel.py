@@ -41,7 +41,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     before = job.measure(generator)
     narrow = _truncated if settings.kind == "truncated" else _funneled
     network, entries, curves, figures = narrow(job, generator, settings)
-    after = job.cheaper(network, before, STAGE, weights_too=True) if _saves(settings) else job.measure(network)
+    after = job.cheaper(network, before, STAGE, weights_too=True) if saves(settings) else job.measure(network)
     values = [value for _, value in curves["val_rec"]]
     figures |= {"rec_loss_before": values[0], "rec_loss_after": values[-1]}
     return job.record(network, [*log, *entries], (before, after), curves, figures)
@@ -69,26 +69,35 @@ def _funneled(job: Job, generator: VideoUNet, settings: Funnel) -> Narrowed:
 def attach(job: Job, generator: VideoUNet, settings: Funnel) -> None:
     """Put the funnels in that the recipe asks for, at their start."""
     random, r, where = seeds.generator(job.seed, "funnels"), settings.fun_factor, settings.where
-    if settings.init == "data_aware":
-        seen = data_aware.watch(self_attentions(generator, where), _evaluations(job, generator, settings), random)
-        plan = data_aware.pairs(seen), data_aware.ranks(seen, r)
-        channel_funnel.attach(generator, r, where, "csi", random, *plan)
-    elif settings.layers != "convolution":
-        channel_funnel.attach(generator, r, where, settings.init, random)
+    if settings.init != "data_aware":
+        place(generator, settings, random)
+        return
+    seen = data_aware.watch(self_attentions(generator, where), _evaluations(job, generator, settings), random)
+    plan = data_aware.pairs(seen), data_aware.ranks(seen, r)
+    channel_funnel.attach(generator, r, where, "csi", random, *plan)
+
+
+def place(generator: VideoUNet, settings: Funnel, random: torch.Generator | None = None) -> None:
+    """The same where no clip is looked at: each start but the data-aware one."""
+    how = (settings.fun_factor, settings.where, settings.init, random)
+    if settings.layers != "convolution":
+        channel_funnel.attach(generator, *how)
     if settings.layers != "attention":
-        conv_funnel.attach(generator, r, where, settings.init, random)
+        conv_funnel.attach(generator, *how)
 
 
 def _merge(job: Job, generator: VideoUNet, settings: Funnel) -> tuple[VideoUNet, list[dict], float]:
-    merged, entries = copy.deepcopy(generator), []
-    if settings.layers != "convolution":
-        entries.append(channel_funnel.merge(merged))
-    if settings.layers != "attention":
-        entries.append(conv_funnel.merge(merged))
-    return merged, entries, merge_error(job, generator, merged)
+    merged = copy.deepcopy(generator)
+    return merged, merge(merged, settings), merge_error(job, generator, merged)
 
 
-def _saves(settings: Funnel) -> bool:
+def merge(generator: VideoUNet, settings: Funnel) -> list[dict]:
+    """Merge the funnels that the recipe asked for, in place; the log entries."""
+    entries = [channel_funnel.merge(generator)] if settings.layers != "convolution" else []
+    return entries + ([conv_funnel.merge(generator)] if settings.layers != "attention" else [])
+
+
+def saves(settings: Funnel) -> bool:
     """Whether fewer FLOPs are declared: two thin matrices are cheaper than a square one below half its rank only."""
     return settings.fun_factor < (0.5 if settings.kind == "truncated" else 1.0)
 

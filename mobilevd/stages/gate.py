@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilevd.artifacts import StageRecord, seal, verify, write_json
+from mobilevd.device import targets
 from mobilevd.errors import IntegrityError
 from mobilevd.evaluation import fingerprint
 from mobilevd.evaluation.gates import CHAMPION, Champion, Origin, Verdict, judge
@@ -21,7 +22,7 @@ from mobilevd.registry.ledger import Ledger
 from mobilevd.stages.labels import LABELS as CONTENDERS
 
 VERDICT_FILE = "gates.json"
-CLASS = ("processor", "system", "threads")  # facts that make two machines one class of device
+CLASS = ("processor", "system", "threads", "provider", "runtime")  # facts that make two devices one class
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, champion: Champion | None = None) -> StageRecord:
@@ -106,10 +107,11 @@ def merge(inputs: Mapping[str, StageRecord]) -> dict[str, float]:
 
 
 def origin_of(name: str, protocol: Mapping[str, Any], devices: Mapping[str, str]) -> Origin:
-    """Where a figure came from, by its name: scores have the protocol, times the class of their device."""
-    device = next((told for device, told in devices.items() if name.startswith(f"profile.{device}.")), "")
+    """Where a figure came from, by its name: scores have the protocol, times their device, its class and its kind."""
+    device = next((device for device in devices if name.startswith(f"profile.{device}.")), None)
     scored = name.rpartition(".")[0] in CONTENDERS
-    return Origin(fingerprint=protocol if scored else {}, device=device)
+    on = {} if device is None else {"device": devices[device], "kind": targets.find(device).kind}
+    return Origin(fingerprint=protocol if scored else {}, **on)
 
 
 def _origins(inputs: Mapping[str, StageRecord], devices: Mapping[str, str]) -> dict[str, Origin]:
@@ -130,13 +132,18 @@ def _protocol(inputs: Mapping[str, StageRecord]) -> dict[str, Any]:
     return next(filter(None, (fingerprint.of_facts(record.facts) for record in inputs.values())), {})
 
 
+def _device(record: StageRecord) -> str:
+    """Its name, after which the fact says its class and what ran there, in brackets; names may hold brackets, too."""
+    return record.facts["device"].rpartition(" (")[0] or record.facts["device"]
+
+
 def _devices(inputs: Mapping[str, StageRecord]) -> dict[str, str]:
     """Name of each device that was timed on → what it is."""
-    timed = [record.facts for record in inputs.values() if record.stage == "profile" and record.figures]
+    timed = [record for record in inputs.values() if record.stage == "profile" and record.figures]
     return {
-        facts["device"].split(" (")[0]: ", ".join(facts[key] for key in CLASS if key in facts)
-        for facts in timed
-        if "device" in facts
+        _device(record): ", ".join(record.facts[key] for key in CLASS if key in record.facts)
+        for record in timed
+        if "device" in record.facts
     }
 
 

@@ -1,12 +1,14 @@
 """What the training stages share: what they read from the stages before, and what they leave for the ones after.
 
-**Keeps** nothing is read unverified, a network is saved with its log of edits, and a stage whose edit did not make it
-cheaper fails (``tests/stages/test_job.py``).
+**Keeps** nothing is read unverified, a network is saved with its log of edits, a stage whose edit did not make it
+cheaper fails, and checkpoints stay until the record is on the disk (``tests/stages/test_job.py``).
 """
 
 import itertools
+import os
 import resource
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from mobilevd.params import HEADS, PREVIOUS, Recipe
 from mobilevd.registry.live import Live
 from mobilevd.settings import Adversarial
 from mobilevd.stages import samples
+from mobilevd.stages.shared_run import RECORD
 from mobilevd.svd.conditioning import added_ids, motion_buckets
 from mobilevd.svd.unet import VideoUNet
 from mobilevd.training import curves as pictures
@@ -139,16 +142,7 @@ class Job:
 
         Errors: EffectError when its FLOPs, or with ``weights_too`` its parameters, are not fewer than before.
         """
-        after = self.measure(unet)
-        for saved in ("tflops", "params_m") if weights_too else ("tflops",):
-            if not getattr(after, saved) < getattr(before, saved):
-                raise EffectError(
-                    f"{edit} was declared to save {SAVED[saved]} and did not",
-                    got=f"{getattr(after, saved):.6f} {saved} after, {getattr(before, saved):.6f} before",
-                    allowed="fewer than before",
-                    where=f"the section {self.stage} of the recipe",
-                )
-        return after
+        return cheaper(self.measure(unet), before, edit, self.stage, SAVED if weights_too else ("tflops",))
 
     def record(
         self,
@@ -160,7 +154,7 @@ class Job:
         drawn: dict[str, Path] | None = None,
         tables: dict[str, list[dict[str, Any]]] | None = None,
     ) -> StageRecord:
-        """Save and seal the network, draw the curves, and say it all in a record; the checkpoints go.
+        """Save and seal the network, draw the curves, and say it all in a record; once that is kept, checkpoints go.
 
         ``costs``: before the stage, after it.
         """
@@ -189,8 +183,13 @@ class Job:
             seconds=time.time() - self._started,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )
-        self.checkpoints().clear()
+        self._keep(record)
         return record
+
+    def _keep(self, record: StageRecord) -> None:
+        record.save(self.workdir / RECORD)
+        os.sync()  # whatever a power cut takes, network or checkpoints are left
+        self.checkpoints().clear()
 
     def _artifact(self, stage: str, name: str) -> Artifact:
         if stage not in self.inputs or name not in self.inputs[stage].artifacts:
@@ -207,6 +206,19 @@ class Job:
 
     def _named(self, figures: dict[str, float]) -> dict[str, float]:
         return {f"{self.stage}.{name}": float(value) for name, value in figures.items()}
+
+
+def cheaper(after: Cost, before: Cost, edit: str, stage: str, declared: Iterable[str]) -> Cost:
+    """``after``, what a network costs after ``edit``. Errors: EffectError when of ``declared`` there is no less."""
+    for saved in declared:
+        if not getattr(after, saved) < getattr(before, saved):
+            raise EffectError(
+                f"{edit} was declared to save {SAVED[saved]} and did not",
+                got=f"{getattr(after, saved):.6f} {saved} after, {getattr(before, saved):.6f} before",
+                allowed="fewer than before",
+                where=f"the section {stage} of the recipe",
+            )
+    return after
 
 
 def _costs(before: Cost, after: Cost) -> dict[str, float]:

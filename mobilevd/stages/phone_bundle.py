@@ -30,7 +30,7 @@ One photograph in, one film out, in one evaluation of the network: quantized ONN
 decoder. Every file's sha256 is in `manifest.json`.
 
     pip install numpy onnxruntime pillow
-    python animate.py photo.jpg film.webp        # checks every digest first
+    python animate.py photo.jpg ../film.webp     # checks every digest first; films belong outside of this folder
 
 `mobilevd generate photo.jpg film.mp4 --backend onnx --model THIS_FOLDER` takes it, too.
 {npu}
@@ -64,7 +64,6 @@ python3 -c 'import numpy' || end "python3 with numpy is needed to compare the ph
 [ "$(adb get-state)" = device ] ||
     end "no phone answers: see adb devices; it needs USB debugging; among several, ANDROID_SERIAL names one"
 adb shell "rm -rf $there && mkdir -p $there"
-rm -rf out
 for name in "$@"; do
     adb push "$QNN_SDK_ROOT/$name" "$there/"
 done
@@ -72,15 +71,17 @@ adb push @BINARY@ input_list.txt sample "$there/"
 adb shell "cd $there && chmod +x qnn-net-run && LD_LIBRARY_PATH=. ADSP_LIBRARY_PATH=. ./qnn-net-run \\
     --backend libQnnHtp.so --retrieve_context @BINARY@ --input_list input_list.txt --output_dir out \\
     --perf_profile burst --profiling_level basic --num_inferences 20"
-adb pull "$there/out" out
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+adb pull "$there/out" "$out/"
 adb shell "rm -rf $there"
 python3 -c '
-import glob, numpy
+import glob, numpy, sys
 wanted = numpy.fromfile("sample/latents.raw", "float32")
-got = numpy.fromfile(glob.glob("out/Result_0/*.raw")[0], "float32")
+got = numpy.fromfile(glob.glob(sys.argv[1] + "/out/Result_0/*.raw")[0], "float32")
 noise = ((wanted - got) ** 2).sum()
 print("%.1f dB to ONNX Runtime on a CPU" % (10 * numpy.log10((wanted**2).sum() / noise)))
-'
+' "$out"
 """
 
 
@@ -94,10 +95,14 @@ def write(model: str, out: Path, npu: bool = False, tiny_decoder: Path | None = 
     Errors: MobileVDError when ``out`` exists; IntegrityError for a bundle that changed or lacks a graph; EffectError
     when the NPU does not take the network as a whole.
     """
-    bundle, out = models.folder(model), Path(out).resolve()
-    if out.exists():
+    if (out := Path(out).resolve()).exists():
         raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
+    bundle = models.folder(model)
     verify(bundle)
+    plain = f"{animate.NETWORKS}/{animate.FLOAT}"
+    if npu and not (bundle / plain).is_file():
+        allowed = "a bundle of the registry: the NPU's output is held against the float network's"
+        raise IntegrityError("The bundle has no such file", got=plain, allowed=allowed, where=str(bundle))
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     for name in (*GRAPHS, *TEXTS):

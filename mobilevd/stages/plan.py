@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from mobilevd.errors import RecipeError
 from mobilevd.packages import project_root
 from mobilevd.params import Recipe
 
@@ -24,27 +25,64 @@ def profile_folder(device: str) -> str:
 
 
 def announce(recipe: Recipe, folder: str) -> str:
-    """Check the recipe against its base and its devices, and say what will run.
+    """Check the recipe against its base, its tools and its devices, and say what will run.
 
     Errors: MobileVDError, of the kind that names what does not fit.
     """
-    from mobilevd.device import targets
+    from mobilevd.stages import rehearsal
     from mobilevd.svd import base as bases
     from mobilevd.training.checkpoints import check_resume
 
     for checkpoints in recipe.training.resume.values():
         check_resume(Path(checkpoints))
-    for device in recipe.profile.devices:
-        targets.find(device)
-
-    base = bases.load(recipe.base)
-    base.check_clip(recipe.clip)
-    clip = recipe.clip
+    _check_tools(recipe)
+    _check_apart(recipe.profile.devices)
+    _check_frames(recipe)
+    base, clip = bases.load(recipe.base), recipe.clip
+    base.check_clip(clip)
+    rehearsal.rehearse(recipe, base)
     return (
         f"recipe {recipe.name} ({recipe.digest[:12]}) on base {recipe.base} ({base.digest[:12]}), seed {recipe.seed}\n"
         f"clips of {clip.frames} frames at {clip.fps:g} fps, {clip.width}x{clip.height}\n"
         f"this run writes to {folder}"
     )
+
+
+def _check_apart(devices: tuple[str, ...]) -> None:
+    """Errors: RecipeError for devices that would write to one folder, the same one twice among them."""
+    folders = [profile_folder(device) for device in devices]
+    if shared := [device for device, folder in zip(devices, folders, strict=True) if folders.count(folder) > 1]:
+        raise RecipeError(
+            "Two devices would have one folder in the run",
+            got=", ".join(shared),
+            allowed="each device once, and names that differ in more than signs and capitals",
+            where="profile.devices in the recipe",
+        )
+
+
+def _check_tools(recipe: Recipe) -> None:
+    """Errors: MobileVDError for an unknown device, or a tool that is missing here, where its step runs here too."""
+    from mobilevd.device import targets
+
+    kinds = {targets.find(device).kind for device in recipe.profile.devices}
+    elsewhere = {step for step, machine in recipe.machines.steps.items() if machine.image is not None}
+    if recipe.quantize.quantizer == "aimet" and "quantize" not in elsewhere:
+        from mobilevd.device import aimet
+
+        aimet.require_installed()
+    if "emulator" in kinds and "profile" not in elsewhere:
+        from mobilevd.device import htp
+
+        htp.require_installed()
+
+
+def _check_frames(recipe: Recipe) -> None:
+    """Errors: RecipeError for clips that I3D, and with it every FVD, cannot take."""
+    from mobilevd.evaluation.i3d import MIN_FRAMES
+
+    if (got := recipe.clip.frames) < MIN_FRAMES:
+        what, allowed = "The clips are too short for the evaluation", f"{MIN_FRAMES} or more, which I3D needs"
+        raise RecipeError(what, got=f"{got} frames", allowed=allowed, where="clip.frames of the recipe")
 
 
 def summary(records: dict[str, dict]) -> str:

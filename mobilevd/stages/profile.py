@@ -8,6 +8,7 @@ was not measured has no figures at all, so that a gate that asks for them fails 
 import resource
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ from mobilevd.device.export import export
 from mobilevd.device.inputs import GraphSpec, load
 from mobilevd.device.one_clip import OneClip
 from mobilevd.device.profile import ProfileReport, named, profile
+from mobilevd.device.quiet import quiet
 from mobilevd.device.targets import Target
 from mobilevd.params import Recipe
 from mobilevd.stages.job import Job
@@ -38,7 +40,8 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: s
     began, target, workdir = time.time(), targets.find(device), Path(workdir).resolve()
     onnx = inputs["quantize"].artifacts[ONNX]
     ways = {"host": _measured, "emulator": _emulated, "phone": _phoned}
-    parts = ways[target.kind](recipe, inputs, workdir, target)
+    with nullcontext() if target.kind == "phone" else quiet(device):
+        parts = ways[target.kind](recipe, inputs, workdir, target)
     return StageRecord(
         stage=STAGE,
         recipe_digest=recipe.digest,
@@ -103,12 +106,14 @@ def _plugged(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, targ
 
 
 def _phones_parts(target: Target, report: ProfileReport, workdir: Path) -> dict:
+    pictures = {"time by operator": _picture(target, {"": report}, workdir)}
     return {
         "artifacts": {PHONE: seal(workdir / PHONE)},
         "figures": named(report, target),
         "facts": _facts(target, report) | {"off the NPU": "; ".join(report.off_npu) or "nothing"},
-        "pictures": {"time by operator": _picture(target, {"": report}, workdir)},
-        "tables": {"operators": [operator.model_dump() for operator in report.operators]},
+        "pictures": pictures | ({"time by block": _blocks(target, {"": report}, workdir)} if report.blocks else {}),
+        "tables": {"operators": [operator.model_dump() for operator in report.operators]}
+        | ({"blocks": _rows({"": report})} if report.blocks else {}),
     }
 
 
@@ -123,6 +128,7 @@ def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
     report.save(workdir / "npu" / "report.json")
     htp.require(report, recipe.quantize.min_sqnr_db)
     figures = {name: getattr(report, name) for name in ("sqnr_db", "sqnr_to_cpu_db", "context_mb", "compile_s")}
+    silu = collapse.measure(target)
     figures |= {"partitions": float(report.partitions), "fallback_share": found.fallback_share}
     return {
         "artifacts": {"npu": seal(workdir / "npu")},
@@ -132,9 +138,9 @@ def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
             "latency": "none: an emulator's time is this machine's, not the phone's",
             "largest tensor": found.largest_tensor,
             "tools": ", ".join(f"{name} {version}" for name, version in report.tools.items()),
-            "SiLU": "norm → Sigmoid → Mul comes out as noise at 16 bits: graphs have another form of it",
+            "SiLU": collapse.said(silu),
         },
-        "tables": {"SiLU at 16 bits": collapse.rows(collapse.measure(target))},
+        "tables": {"SiLU at 16 bits": collapse.rows(silu)},
     }
 
 
@@ -203,9 +209,9 @@ def _union(groups: Iterable[dict[str, float]]) -> list[str]:
 
 
 def _blocks(target: Target, reports: dict[str, ProfileReport], workdir: Path) -> str:
-    """The base, or else the quantized network, beside the float one."""
+    """The base, or else the quantized network, beside the float one where there is one."""
     prefixes = {"base": BASE, "student": "float_"} if BASE in reports else {"quantized": "", "float": "float_"}
-    shown = {name: reports[prefix] for name, prefix in prefixes.items()}
+    shown = {name: reports[prefix] for name, prefix in prefixes.items() if prefix in reports}
     panels = [
         charts.Panel("by block of the network", "ms in one traced run", {name: r.blocks for name, r in shown.items()}),
         charts.Panel("by kind of layer", "ms in one traced run", {name: r.kinds for name, r in shown.items()}),

@@ -26,6 +26,7 @@ from mobilevd.training.duel import Mechanism
 from mobilevd.training.health import Curves
 
 STAGE = "prune"
+GATED = ("learned", "l1")  # train with all blocks, and remove at the end; the others first
 IMPORTANCE = {"learned": "learned importance", "l1": "gate under L1", "magnitude": "1 − α", "random": "random order"}
 
 

@@ -5,6 +5,7 @@ clips (``tests/stages/test_quantize.py``).
 """
 
 import resource
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -63,6 +64,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     """
     job, settings, began = Job(STAGE, recipe, inputs, Path(workdir)), recipe.quantize, time.time()
     folder = job.workdir / ONNX
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed export left would be sealed, and shipped
     network, _ = job.network("funnel")
     step = OneStep(network.requires_grad_(False)).eval()
     train, held_out = job.clips()

@@ -4,6 +4,7 @@
 the quantizer alone (``tests/stages/test_quantizers.py``). **Axes** latents 1 F C H W, features N D.
 """
 
+import os
 import re
 import shutil
 import time
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from mobilevd import params
 from mobilevd.artifacts import StageRecord, write_json
-from mobilevd.device import animate, inputs
+from mobilevd.device import aimet, animate, inputs
 from mobilevd.device.export import file_bytes
 from mobilevd.device.runtime import OnnxOneStep
-from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.errors import EffectError, IntegrityError, MobileVDError
 from mobilevd.evaluation import fvd, intervals
 from mobilevd.params import Recipe
 from mobilevd.progress import say, track
@@ -30,8 +31,9 @@ from mobilevd.stages.contenders import Held
 from mobilevd.stages.job import Job
 from mobilevd.stages.sampling import decoded
 from mobilevd.svd import base as bases
+from mobilevd.video import pinned
 
-REPORT, FLOAT = "report.json", "float"
+REPORT, FLOAT, PREPARED = "report.json", "float", "prepare"
 WAYS = {
     "onnxruntime W8A16": {"quantizer": "onnxruntime", "activations": "uint16"},
     "onnxruntime W8A8": {"quantizer": "onnxruntime", "activations": "uint8"},
@@ -91,24 +93,27 @@ def compare(model: str, out: Path, how: dict[str, dict], features: Features | No
         model: a bundle's folder, ``s3://…`` or ``models:/…``; its recipe's data must be on this machine.
         how: name → keys of the recipe's section ``quantize`` that differ.
         features: of one clip 1 F 3 H W uint8 (default: I3D's).
-    Errors: MobileVDError when ``out`` exists; IntegrityError for a bundle that changed, or data that is not the
-    model's; EffectError for a quantizer that left weights in float.
+    A way that fails (weights left in float, a budget that no choice meets) is a row with its ``error``; others stay.
+    Errors: MobileVDError when ``out`` exists or a way's toolkit is missing; IntegrityError for a bundle that changed,
+    or data or a base that are not the model's.
     """
-    bundle, out = models.folder(model), Path(out).resolve()
-    if out.exists():
+    if (out := Path(out).resolve()).exists():
         raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
+    if any(way["quantizer"] == "aimet" for way in how.values()):
+        aimet.require_installed()
+    bundle = models.folder(model)
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
-    run = _run(bundle, aside / "prepare", features or extractor.of_i3d().features)
+    run = _run(bundle, aside, features or extractor.of_i3d().features)
     real = torch.cat([run.features(run.held.video[k : k + 1]) for k in _clips(run, "real clips")])
     plain = _sampled(run, run.source, FLOAT)
     rows = [{"way": FLOAT, "sqnr_db": None, "mb": file_bytes(run.source) / MB} | _distances(real, plain, plain)]
     for name, changes in how.items():
-        made, target = _quantized(run, aside / _slug(name), changes)
-        rows.append({"way": name} | made | _distances(real, _sampled(run, target, name), plain))
+        rows.append({"way": name} | _row(run, aside / _slug(name), changes, real, plain))
     told = {"held_out_clips": len(run.held), "recipe": run.recipe.digest, "data_md5": run.prepared.data_md5}
     write_json(aside / REPORT, {"model": model, **told, "rows": rows})
-    shutil.rmtree(aside / "prepare", ignore_errors=True)
+    for folder in (PREPARED, FLOAT):
+        shutil.rmtree(aside / folder, ignore_errors=True)
     aside.rename(out)
     return rows
 
@@ -116,26 +121,60 @@ def compare(model: str, out: Path, how: dict[str, dict], features: Features | No
 def shown(rows: list[dict]) -> list[dict]:
     """The rows without what does not fit into a terminal."""
     keys = {"way": "quantizer", "sqnr_db": "SQNR, dB", "mb": "MB", "fvd": "FVD", "fvd_to_float": "to float"}
-    told = [{name: row[key] for key, name in keys.items()} | {"less float's": _interval(row)} for row in rows]
+    told = [{name: row.get(key) for key, name in keys.items()} | {"less float's": _interval(row)} for row in rows]
     seconds = [f"{row['quantize_cpu_s']:.0f}" if "quantize_cpu_s" in row else None for row in rows]
     return [row | {"CPU s": spent} for row, spent in zip(told, seconds, strict=True)]
 
 
 def lines(rows: list[dict]) -> list[str]:
-    """The noisiest layers of every way, and the blocks that mixed precision gave 16 bits."""
+    """The noisiest layers of every way, the blocks that mixed precision gave 16 bits, and why a way failed."""
     wide = [f"{row['way']}: 16 bits in {', '.join(row['wide_blocks'])}" for row in rows if row.get("wide_blocks")]
+    failed = [f"{row['way']}: {row['error']}" for row in rows if "error" in row]
     noisy = [(row["way"], row["noisiest_layers"][:SHOWN]) for row in rows if "noisiest_layers" in row]
-    return [f"{way}: {one['layer']} {one['sqnr_db']:.1f} dB" for way, layers in noisy for one in layers] + wide
+    return [f"{way}: {one['layer']} {one['sqnr_db']:.1f} dB" for way, layers in noisy for one in layers] + wide + failed
 
 
-def _run(bundle: Path, workdir: Path, features: Features) -> Run:
+def _run(bundle: Path, aside: Path, features: Features) -> Run:
     animate.check(bundle)
     recipe = params.check(yaml.safe_load((bundle / lineage.RECIPE).read_text(encoding="utf-8")), "the bundle")
-    prepared, wanted = prepare.run(recipe, {}, workdir), lineage.read(bundle)["data_md5"]
-    if prepared.data_md5 != wanted:
-        raise IntegrityError("The data here is not the model's", got=prepared.data_md5, allowed=wanted)
-    held, source = contenders.held_out(recipe, prepared), bundle / animate.NETWORKS / animate.FLOAT
-    return Run(recipe, prepared, held, bases.load(recipe.base), source, features)
+    base = bases.load(recipe.base)
+    _require_same(lineage.read(bundle), pinned.md5(recipe.prepare), base.digest)
+    prepared = prepare.run(recipe, {}, aside / PREPARED)
+    source = _beside(bundle / animate.NETWORKS, aside / FLOAT)
+    return Run(recipe, prepared, contenders.held_out(recipe, prepared), base, source, features)
+
+
+def _require_same(told: dict, data_md5: str, base_digest: str) -> None:
+    """Errors: IntegrityError when data or base are others than the model was made of."""
+    for what, got, allowed in (("data", data_md5, told["data_md5"]), ("base", base_digest, told["base"]["sha256"])):
+        if got != allowed:
+            raise IntegrityError(f"The {what} here is not the model's", got=got, allowed=allowed, where=lineage.LINEAGE)
+
+
+def _beside(networks: Path, folder: Path) -> Path:
+    """The float graph in a folder of our own, for what reads it writes beside it; a link to the bytes where one can."""
+    folder.mkdir(parents=True)
+    for name in (animate.FLOAT, f"{animate.FLOAT}.data", inputs.SPEC_FILE):
+        if (networks / name).is_file():
+            _link(networks / name, folder / name)
+    return folder / animate.FLOAT
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
+
+
+def _row(run: Run, folder: Path, changes: dict, real: Tensor, plain: Tensor) -> dict:
+    """What came of one way, and how far its clips are from the real ones and from float's; or why nothing did."""
+    try:
+        made, target = _quantized(run, folder, changes)
+    except EffectError as error:
+        say(f"{folder.name}: {error}")
+        return {"error": str(error), "settings": changes}
+    return made | _distances(real, _sampled(run, target, folder.name), plain)
 
 
 def _quantized(run: Run, folder: Path, changes: dict) -> tuple[dict, Path]:
@@ -182,6 +221,8 @@ def _clips(run: Run, what: str):
 
 
 def _interval(row: dict) -> str:
+    if "error" in row:
+        return "failed"
     value, low, high = (row[f"fvd_minus_float{end}"] for end in ("", "_low", "_high"))
     return f"{value:+.1f} ({low:.1f} to {high:.1f})"
 

@@ -54,8 +54,11 @@ def reads(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 
 def _is_whole(record: StageRecord, gives: set[str]) -> bool:
-    """Every artifact, ``gives`` among them, is there with its manifest; the files are verified where they are read."""
-    if not gives <= record.artifacts.keys():  # of a version that did not leave it
+    """Every artifact, ``gives`` among them, is there with its manifest; the files are verified where they are read.
+
+    A record without any is of a phone that was not measured: there may be a way to it now.
+    """
+    if not record.artifacts or not gives <= record.artifacts.keys():  # or of a version that did not leave it
         return False
     try:
         found = {name: Path(artifact.path) / MANIFEST for name, artifact in record.artifacts.items()}

@@ -1,17 +1,18 @@
 """A run's folder that every machine can reach: stages work on their own disk, and what they leave goes to S3.
 
 **Keeps** a record names what was pushed whole, never a half; a stage that is run again on another machine goes on at
-its newest checkpoint there (``tests/stages/test_shared_run.py``). A run's folder on this disk is used as it is.
+its newest checkpoint there, or takes the record of what it had finished (``tests/stages/test_shared_run.py``). A run's
+folder on this disk is used as it is.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobilevd import remote
+from mobilevd import progress, remote
 from mobilevd.artifacts import MANIFEST, Artifact, StageRecord, verify
-from mobilevd.errors import IntegrityError
+from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.places import cache_dir
 
 CHECKPOINTS, RECORD, STEPS = "checkpoints", "record.json", "step-*"
@@ -43,21 +44,41 @@ class SharedRun:
             remote.remove(f"{self.address}/{CHECKPOINTS}")
         return record
 
-    def left(self) -> StageRecord | None:
-        """The record that an earlier attempt finished here, if what it names is whole. Errors: MobileVDError."""
-        try:
-            data = remote.read(f"{self.address}/{self._record}") if self.is_remote else self._here_written()
-            record = StageRecord.model_validate_json(data)
-            for artifact in record.artifacts.values():
-                artifact.read(MANIFEST) if self.is_remote else verify(artifact.path, artifact.sha256)
-        except IntegrityError:
-            return None
-        return record
+    def left(self, recipe_digest: str, inputs: Mapping[str, StageRecord], alone: bool = True) -> StageRecord | None:
+        """The record that an earlier attempt left here, if it is of this recipe and ``inputs``, and all of it is whole.
+
+        Of a remote run, one that lies on this machine and was not pushed counts too, where the stage is run ``alone``:
+        no other machine would know of it. Errors: MobileVDError.
+        """
+        places = [self._there_written] if self.is_remote else []
+        places += [self._here_written] if alone or not self.is_remote else []
+        for read in places:
+            try:
+                record = StageRecord.model_validate_json(read())
+                if _made_of(record, recipe_digest, inputs):
+                    self._check(record)
+                    return record
+            except IntegrityError:
+                continue
+        return None
+
+    def _there_written(self) -> bytes:
+        return remote.read(f"{self.address}/{self._record}")
 
     def _here_written(self) -> bytes:
         if not (path := self.workdir / self._record).is_file():
             raise IntegrityError("There is no record", got=str(path), allowed="one that was finished")
         return path.read_bytes()
+
+    def _check(self, record: StageRecord) -> None:
+        """Errors: IntegrityError when an artifact is not whole; a picture that lies elsewhere is brought."""
+        for artifact in record.artifacts.values():
+            there = remote.is_remote(artifact.uri)
+            artifact.read(MANIFEST) if there else verify(artifact.path, artifact.sha256)
+        for picture in record.pictures.values() if self.is_remote else ():
+            if not (path := self.workdir / picture).is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(remote.read(f"{self.address}/{picture}"))
 
     @contextmanager
     def checkpoints(self, push: bool = True) -> Iterator[None]:
@@ -78,8 +99,16 @@ class SharedRun:
             self._push()
 
     def _push_until(self, done: threading.Event) -> None:
+        """Errors of the store are said once and tried again; the last push, after the body, raises them."""
+        failing = False
         while not done.wait(LOOK_EVERY_S):
-            self._push()
+            try:
+                self._push()
+                failing = False
+            except MobileVDError as error:
+                if not failing:
+                    progress.say(f"checkpoints stay on this machine for now, and are pushed again soon: {error}")
+                failing = True
 
     def _push(self) -> None:
         """Push what is whole here, then remove there what training let go here."""
@@ -129,3 +158,12 @@ class SharedRun:
         }
         facts = {name: self._there(v) if v.startswith(self._here) else v for name, v in record.facts.items()}
         return record.model_copy(update={"artifacts": made, "facts": facts})
+
+
+def _made_of(record: StageRecord, recipe_digest: str, inputs: Mapping[str, StageRecord]) -> bool:
+    """Whether all that the record was made of is the same; where no input names its base, the record's own counts."""
+    bases = {one.parents["base"] for one in inputs.values() if "base" in one.parents}
+    known = {artifact.sha256 for one in inputs.values() for artifact in one.artifacts.values()}
+    known |= bases or {record.parents.get("base", "")}
+    of_one_data = {one.data_md5 for one in inputs.values()} == {record.data_md5}
+    return of_one_data and record.recipe_digest == recipe_digest and known.issuperset(record.parents.values())

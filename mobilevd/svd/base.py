@@ -79,17 +79,23 @@ class Base:
 
     @torch.no_grad()
     def encode(self, video: UInt8[Tensor, "F 3 H W"]) -> dict[str, Tensor]:
-        """One clip → ``latents`` F C h w (scaled), ``image_latents`` C h w (raw), ``tokens`` 1 D; fp16."""
-        frames = video.float().div(255)
+        """One clip → ``latents`` F C h w (scaled), ``image_latents`` C h w (raw), ``tokens`` 1 D; fp16, on the CPU."""
+        frames = video.to(self.vae.device).float().div(255)
         raw = autoencoder.encode(self.vae, frames)
         token = image_tokens(self.image_encoder, frames[:1])[0]
         encoded = {"latents": raw * self.vae.config.scaling_factor, "image_latents": raw[0], "tokens": token}
-        return {name: tensor.half() for name, tensor in encoded.items()}
+        return {name: tensor.half().cpu() for name, tensor in encoded.items()}
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B F C h w"]) -> Video:
-        """Scaled latents B F C h w → pixels in [0, 1] B F 3 H W."""
-        return autoencoder.decode(self.vae, latents.float())
+        """Scaled latents B F C h w → pixels in [0, 1] B F 3 H W, where the autoencoder is."""
+        return autoencoder.decode(self.vae, latents.to(self.vae.device).float())
+
+    def to(self, device: torch.device) -> "Base":
+        """Encode and decode on ``device`` from now on; returns itself."""
+        self.vae.to(device)
+        self.image_encoder.to(device)
+        return self
 
     def check_clip(self, clip: Clip) -> None:
         """Refuse a clip size whose latents this network cannot halve three times. Errors: RecipeError."""
@@ -131,11 +137,19 @@ def pocket_folder() -> Path:
     return folder
 
 
+def is_here(base: str) -> bool:
+    """Whether the base is on this machine's disk, and no id of the hub."""
+    return base == POCKET or _folder(base).is_dir()
+
+
 def _located(base: str) -> Path:
-    folder = Path(base).expanduser()
-    if not folder.is_absolute() and not folder.exists():
-        folder = project_root() / folder
+    folder = _folder(base)
     return folder if folder.is_dir() else _downloaded(base)
+
+
+def _folder(base: str) -> Path:
+    folder = Path(base).expanduser()
+    return folder if folder.is_absolute() or folder.exists() else project_root() / folder
 
 
 def _downloaded(base: str) -> Path:

@@ -5,11 +5,18 @@ run as convolutions over (time, position), which have a faster kernel. **Keeps**
 (``tests/svd/test_inference.py``). **Axes** B C F H W.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.svd.unet import VideoUNet
+
+
+def device_for(share: int) -> torch.device:
+    """What the ``share``-th of several processes samples on: the GPUs in turn, or the CPU where there is none."""
+    gpus = torch.cuda.device_count()
+    return torch.device("cuda", share % gpus) if gpus else torch.device("cpu")
 
 
 def arrange(unet: VideoUNet) -> VideoUNet:

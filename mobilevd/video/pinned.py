@@ -26,7 +26,7 @@ def md5(prepare: Prepare) -> str:
     if prepare.pin is None:
         return identity.unpinned(project_root() / prepare.data)
     if remote.is_remote(prepare.data) or remote.is_remote(prepare.pin):
-        return _pinned(prepare.pin)
+        return named(prepare.pin)
     return identity.identity(project_root() / prepare.pin)
 
 
@@ -64,13 +64,21 @@ def listing(prepare: Prepare, known: str) -> list[dict[str, str]]:
     return json.loads(data)
 
 
-def _pinned(pin: str) -> str:
-    text = remote.read(pin) if remote.is_remote(pin) else (project_root() / pin).read_bytes()
+def named(pin: str) -> str:
+    """The identity of the one folder that a DVC file names, here or on S3. Errors: DataError; as ``files``."""
+    text = remote.read(pin) if remote.is_remote(pin) else _read(project_root() / pin)
     told: Any = yaml.safe_load(text)
     outs = told.get("outs") if isinstance(told, dict) else None
     if not outs or len(outs) != 1 or not str(outs[0].get("md5", "")).endswith(LISTING):
         raise DataError("The pin names no folder", got=str(told)[:200], allowed="a DVC file of one folder", where=pin)
     return str(outs[0]["md5"])
+
+
+def _read(pin: Path) -> bytes:
+    if not pin.is_file():
+        allowed = "a DVC file, which `dvc add` writes beside the folder"
+        raise DataError("The data is not pinned", got=f"no {pin}", allowed=allowed, where="prepare.pin")
+    return pin.read_bytes()
 
 
 def _address(prepare: Prepare, known: str) -> str:

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -32,9 +33,7 @@ class Quarantine:
 
         Errors: UnusableError when it raises that, or its process is killed or silent; MobileVDError when it fails.
         """
-        process = self._process or self._start()
-        process.stdin.write(json.dumps([module, function, words]).encode() + b"\n")
-        process.stdin.flush()
+        process = self._asked(json.dumps([module, function, words]).encode() + b"\n")
         answered = select.select([process.stdout], [], [], self.patience_s)[0]
         line = process.stdout.readline() if answered else b""
         if not line:
@@ -50,6 +49,16 @@ class Quarantine:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def _asked(self, line: bytes) -> subprocess.Popen:
+        """The process, sent the line; one that died after its last answer is replaced."""
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()
+        process = self._process or self._start()
+        with suppress(BrokenPipeError):  # it dies just now, which its missing answer tells
+            process.stdin.write(line)
+            process.stdin.flush()
+        return process
 
     def _start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", __spec__.name]

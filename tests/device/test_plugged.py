@@ -48,7 +48,7 @@ def test_a_phone_is_timed_in_the_schema_of_every_other_and_nothing_stays_there(h
     report = measured(handset, graph)
     values = {name: figure.value for name, figure in report.figures.items()}
     assert (values["min_ms"], values["p50_ms"]) == pytest.approx((2.0, 6.0))
-    assert values["p90_ms"] == pytest.approx(np.percentile([2, 4, 6, 8, 10], 90))
+    assert not values.keys() & {"p90_ms", "p99_ms"}  # of five runs there is none
     assert counted == [plugged.TRACED_RUNS + 1]
     assert values["cold_start_ms"] > 0 < values["warm_start_ms"]
     assert values["peak_memory_mb"] == 50.0

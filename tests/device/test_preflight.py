@@ -7,8 +7,10 @@ from onnx import TensorProto, helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilevd.device import preflight
-from mobilevd.device.targets import HOST_CPU, SNAPDRAGON, Limits
+from mobilevd.device.targets import HOST_CPU, NORM_WEIGHTS, SNAPDRAGON, Limits
 from mobilevd.errors import EffectError
+
+ALLOWED = ", ".join(sorted(NORM_WEIGHTS))
 
 
 def planted(folder, kind="Add", shape=(1, 2, 3, 4, 5), elem=TensorProto.FLOAT):
@@ -42,6 +44,7 @@ def test_flops_of_the_graph_are_torchs(graphs):
     [
         ({}, "layer.x: Add of rank 5, at most 4 there"),
         ({"kind": "NonZero", "shape": (2, 2)}, "layer.x: operator NonZero is not known there"),
+        ({"kind": "Erf", "shape": (2, 2)}, "layer.x: operator Erf is not known there"),
         ({"elem": TensorProto.DOUBLE, "shape": (2, 2)}, "layer.x: Add on DOUBLE"),
         ({"kind": "MatMul", "shape": (1, 1, 2, 2, 2)}, "MatMul of rank 5, at most 4 there (100.0% of the FLOPs)"),
     ],
@@ -51,6 +54,22 @@ def test_what_the_npu_does_not_take_is_named_with_its_layer(tmp_path, changes, s
     assert said in str(found.findings[0])
     with pytest.raises(EffectError, match="would not take the graph"):
         found.require()
+    assert preflight.check(tmp_path / "g.onnx", HOST_CPU).findings == []
+
+
+@pytest.mark.parametrize(("stored", "taken"), [("UINT16", True), ("UINT8", True), ("INT8", False), ("INT16", False)])
+def test_a_layer_norm_with_signed_weights_leaves_the_npu(tmp_path, stored, taken):
+    kind = TensorProto.DataType.Value(stored)
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 4]) for n in "xy")
+    weights = [helper.make_tensor("w", kind, [4], [1] * 4), helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["wd"], name="w_DQ"),
+        helper.make_node("LayerNormalization", ["x", "wd"], ["y"], name="layer.norm"),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), tmp_path / "g.onnx")
+    said = [str(finding) for finding in preflight.check(tmp_path / "g.onnx", SNAPDRAGON).findings]
+    assert said == ([] if taken else [f"layer.norm: LayerNormalization with {stored} weights, {ALLOWED} there"])
     assert preflight.check(tmp_path / "g.onnx", HOST_CPU).findings == []
 
 

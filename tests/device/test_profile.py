@@ -1,10 +1,13 @@
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import one_step
 import pytest
 
+from mobilevd.device import bench
 from mobilevd.device import profile as profiling
 from mobilevd.device.profile import ProfileReport, named, operators_of, profile
 from mobilevd.device.targets import HOST_CPU, find
@@ -15,7 +18,7 @@ from mobilevd.errors import EffectError
 def report(graphs):
     """Profiled by a parent that holds 500 MB, which the measured process must not be blamed for."""
     ballast = np.ones(62_500_000)
-    made = profile(graphs.float_path, one_step.feeds(1)[0], HOST_CPU, warmup=1, repeats=5, threads=1)
+    made = profile(graphs.float_path, one_step.feeds(1)[0], HOST_CPU, warmup=1, repeats=10, threads=1)
     del ballast
     return made
 
@@ -26,7 +29,7 @@ def test_the_peak_memory_is_the_measured_process_own(report):
 
 def test_percentiles_are_in_order_and_the_units_are_said(report):
     values = {name: figure.value for name, figure in report.figures.items()}
-    assert 0 < values["min_ms"] <= values["p50_ms"] <= values["p90_ms"] <= values["p99_ms"]
+    assert 0 < values["min_ms"] <= values["p50_ms"] <= values["p90_ms"]
     assert values["cold_start_ms"] > 0
     assert (report.figures["p50_ms"].unit, report.figures["peak_memory_mb"].unit) == ("ms", "mb")
 
@@ -34,7 +37,7 @@ def test_percentiles_are_in_order_and_the_units_are_said(report):
 def test_the_operators_shares_are_whole_and_their_time_is_within_the_run(report):
     assert sum(operator.share for operator in report.operators) == pytest.approx(1.0)
     assert {"Conv", "MatMul"} & {operator.kind.removeprefix("Fused") for operator in report.operators}
-    assert sum(operator.ms for operator in report.operators) < 20 * report.figures["p99_ms"].value
+    assert sum(operator.ms for operator in report.operators) < 20 * report.figures["p90_ms"].value
 
 
 def test_figures_carry_the_device_they_were_measured_on(report):
@@ -84,6 +87,21 @@ def test_a_run_without_a_pause_says_how_much_slower_it_gets(graphs, report):
     assert "0.3 s" in sustained.protocol["sustained"]
     assert not [name for name in report.figures if name.startswith("sustained")]
     assert profiling._sustained(np.array([1.0] * 10 + [2.0] * 90))["sustained_ratio"] == 2.0
+
+
+def test_a_percentile_is_told_from_as_many_runs_as_make_it_one():
+    assert list(profiling.percentiles(np.arange(9.0))) == ["p50_ms"]
+    assert list(profiling.percentiles(np.arange(99.0))) == ["p50_ms", "p90_ms"]
+    assert profiling.percentiles(np.arange(101.0)) == {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0}
+    assert profiling._sustained(np.array([3.0])) == {"sustained_p50_ms": 3.0}  # a run over itself is no ratio
+
+
+def test_a_minute_of_runs_is_enough_but_not_one_alone(monkeypatch):
+    monkeypatch.setattr(bench, "LONGEST_S", 0.05)
+    slow = SimpleNamespace(run=lambda *_: time.sleep(0.02))
+    assert len(bench._repeated(slow, {}, 100)) == bench.LEAST
+    assert len(bench._repeated(slow, {}, 2)) == 2
+    assert len(bench._repeated(SimpleNamespace(run=lambda *_: None), {}, 40)) == 40
 
 
 def test_every_millisecond_of_the_trace_has_a_block_and_a_kind(report):

@@ -47,7 +47,8 @@ def test_a_quantizers_time_is_its_layers_and_a_conversions_nobodys(graph):
         event("/Add", "Add", 64),
         event("unet/Add", "Add", 128),
     ]
-    kinds, blocks = rollup.by_kind(events, graph, runs=2), rollup.by_block(events, graph, runs=2)
+    times = rollup.one_run(events, runs=2)
+    kinds, blocks = rollup.by_kind(times, graph), rollup.by_block(times, graph)
     assert list(kinds.items()) == [
         ("spatial convolution", 131.5),
         ("outside of layers", 112.0),
@@ -66,8 +67,8 @@ def test_what_the_optimiser_put_in_is_its_neighbours(graph):
     events = [
         event(name, "any", ms) for name, ms in (("gemm_input_reshape", 1), ("gemm_output_reshape", 2), ("q_Q", 4))
     ]
-    assert rollup.by_block(events, graph, 1) == {"mid_block": 7.0}
-    assert rollup.by_kind(events, graph, 1) == {"spatial attention": 7.0}
+    assert rollup.by_block(rollup.one_run(events, 1), graph) == {"mid_block": 7.0}
+    assert rollup.by_kind(rollup.one_run(events, 1), graph) == {"spatial attention": 7.0}
 
 
 @pytest.mark.parametrize("which", ["float_path", "quantized_path"])
@@ -76,7 +77,7 @@ def test_the_networks_time_has_a_layer_and_adds_up(graphs, which, tmp_path):
     session = open_session(path, threads=1, trace_to=tmp_path / "trace")
     session.run(None, one_step.feeds(1)[0])
     events, graph = json.loads(Path(session.end_profiling()).read_text()), onnx.load(path).graph
-    kinds, blocks = rollup.by_kind(events, graph, 1), rollup.by_block(events, graph, 1)
+    kinds, blocks = rollup.by_kind(rollup.one_run(events, 1), graph), rollup.by_block(rollup.one_run(events, 1), graph)
     whole = sum(ms for _, _, ms in rollup.kernels(events))
     assert sum(kinds.values()) == pytest.approx(whole) == pytest.approx(sum(blocks.values()))
     assert kinds.keys() == {*KINDS, "outside of layers"}
@@ -90,4 +91,13 @@ def test_a_block_stands_where_it_ends_though_its_embedding_comes_first():
     nodes = [helper.make_node("Conv", ["x"], [f"y{k}"], name=name) for k, name in enumerate(names)]
     graph = helper.make_graph(nodes, "g", [], [])
     events = [event(name, "Conv", 1) for name in names]
-    assert list(rollup.by_block(events, graph, 1)) == ["conv_in", "up_blocks.0", "conv_out"]
+    assert list(rollup.by_block(rollup.one_run(events, 1), graph)) == ["conv_in", "up_blocks.0", "conv_out"]
+
+
+def test_a_phone_that_runs_the_network_as_one_kernel_tells_of_no_block(graph):
+    whole = [("QNNExecutionProvider_QNN_1_0", 90.0), ("unet.conv_out/Conv", 1.0)]
+    assert rollup.told(whole, graph) == {}
+    assert rollup.told([*whole, ("unet.conv_out/Conv", 99.0)], graph)["blocks"] == {
+        "conv_out": 100.0,
+        rollup.OUTSIDE: 90.0,
+    }

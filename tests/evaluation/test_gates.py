@@ -292,6 +292,30 @@ def test_every_refusal_has_a_reason_of_its_own_and_says_what_to_do(name):
     assert not any(said in row.reason for said in others)
 
 
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        (Origin(kind="phone"), None),
+        (Origin(kind="emulator"), "measured on a device of class emulator, but the gate accepts class phone only"),
+        (Origin(), "measured where nothing says on what"),
+        (None, "measured where nothing says on what"),
+    ],
+)
+def test_a_gate_takes_the_class_of_device_that_it_names(origin, said):
+    gate = Gate(metric="profile.adb.p50_ms", max=10.0, measured_on="phone")
+    [row] = judge([gate], {gate.metric: 5.0}, origins={gate.metric: origin} if origin else {}).rows
+    assert row.passed == (said is None)
+    assert (said or "") in row.reason
+    assert judge([gate.model_copy(update={"measured_on": None})], {gate.metric: 5.0}).passed
+    [row] = judge([gate], {}).rows
+    assert "nothing says" not in row.reason
+
+
+def test_only_a_devices_figure_has_a_class():
+    with pytest.raises(ValueError, match="measured_on is for figures of a device"):
+        Gate(metric="student.fvd", max=10.0, measured_on="phone")
+
+
 def test_the_same_figure_without_a_fault_passes():
     gate = Gate(metric="student.fvd", max_worse=1.0, of="champion")
     champion = Champion({"student.fvd": 2.0}, {"student.fvd": MINE})

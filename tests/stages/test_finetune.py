@@ -6,7 +6,7 @@ import torch
 
 from mobilevd.artifacts import seal, verify
 from mobilevd.errors import EffectError
-from mobilevd.method import cross_attention, low_resolution, surgery
+from mobilevd.method import low_resolution, surgery
 from mobilevd.registry import live, runs
 from mobilevd.stages import finetune
 from mobilevd.svd import base
@@ -56,7 +56,7 @@ def test_a_stage_killed_midway_continues_in_its_folder(tiny_recipe, prepared, tm
 
 
 def test_an_edit_without_effect_stops_the_stage_before_it_trains(tiny_recipe, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(cross_attention, "apply", lambda unet: {"op": "cross_attention"})
+    monkeypatch.setitem(finetune.EDITS, "cross_attention", lambda unet: {"op": "cross_attention"})
     recipe = tiny_recipe()
     with pytest.raises(EffectError, match="cross_attention"):
         finetune.run(recipe, prepared(recipe), tmp_path / "work")

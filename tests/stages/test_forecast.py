@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mobilevd import cli, params
+from mobilevd.errors import RecipeError
 from mobilevd.stages import forecast
 from mobilevd.stages.forecast import Speed
 
@@ -57,6 +58,20 @@ def test_gradient_checkpointing_and_half_precision_need_less_memory():
         return forecast.rows(changed, HUNDRED, 100)[1]["memory, GB"]
 
     assert needed() > needed(gradient_checkpointing=True) > needed(gradient_checkpointing=True, precision="bf16")
+
+
+@pytest.mark.parametrize("base", ["pocket/base", str(ROOT / "pocket" / "base"), "pocket"])
+def test_a_base_in_a_folder_is_the_one_that_is_counted(base, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe = params.load(ROOT / "recipes" / "smoke.yaml").model_copy(update={"base": base})
+    assert forecast.network(recipe).params < 10e6
+
+
+@pytest.mark.parametrize("base", ["~/gone", "./gone"])
+def test_a_base_that_is_not_there_is_not_taken_for_a_hub_id(base, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RecipeError, match="cannot be found"):
+        forecast.network(params.load(ROOT / "recipes" / "smoke.yaml").model_copy(update={"base": base}))
 
 
 def test_a_device_that_reaches_nothing_is_refused():

@@ -69,3 +69,15 @@ def test_a_merge_that_changes_the_output_fails(tiny_recipe, trained, tmp_path, m
     recipe = tiny_recipe()
     with pytest.raises(EffectError, match="Merging"):
         funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
+
+
+def test_a_stage_killed_midway_continues_in_its_folder(tiny_recipe, trained, tmp_path, killed_at):
+    recipe = tiny_recipe(funnel={"init": "data_aware", "calibration_clips": 1})
+    inputs = trained(recipe, "prune")
+    whole = funnel.run(recipe, inputs, tmp_path / "whole")
+    with pytest.raises(killed_at(2)):
+        funnel.run(recipe, inputs, tmp_path / "killed")
+    resumed = funnel.run(recipe, inputs, tmp_path / "killed")
+    assert "goes on after step 1 of 2" in resumed.facts["checkpoints"]
+    assert resumed.curves == whole.curves
+    assert resumed.artifacts["network"].sha256 == whole.artifacts["network"].sha256

@@ -106,6 +106,7 @@ def test_a_gate_without_records_is_refused(tmp_path):
 
 
 FACTS = {"fingerprint." + name: json.dumps(value) for name, value in FIELDS.items()}
+FAMILY = "qai-hub:Samsung Galaxy S24 (Family)"
 CHAMPION_GATES = recipe(
     {"metric": "student.fvd", "max_worse_percent": 10.0, "of": "champion"},
     {"metric": "profile.host-cpu.p50_ms", "max_worse": 5.0, "of": "champion"},
@@ -154,6 +155,18 @@ def test_report_holds_what_a_later_run_is_held_against(tmp_path, champion):
     assert told["devices"] == {"host-cpu": "x86"}
     assert champion.figures["student.fvd"] == 280.0
     assert [row["status"] for row in told["rows"]] == ["pass", "pass"]
+
+
+def test_devices_of_one_name_but_another_provider_or_class_are_told_apart(tmp_path):
+    judged = recipe({"metric": f"profile.{FAMILY}.p50_ms", "max": 30.0, "measured_on": "phone"})
+    facts = {"device": f"{FAMILY} (phone; Qualcomm AI Hub)", "processor": "SM8650", "runtime": "qnn_dlc"}
+    own = {"recipe_digest": judged.digest, "data_md5": "d" * 32, "stage": "profile", "facts": facts}
+    record = StageRecord(figures={f"profile.{FAMILY}.p50_ms": 20.0}, **own)
+    made = gate.run(judged, {"profile": record}, tmp_path)
+    assert made.facts["verdict"] == "passed"
+    told = json.loads((tmp_path / "gates" / "gates.json").read_text(encoding="utf-8"))
+    assert told["devices"] == {FAMILY: "SM8650, qnn_dlc"}
+    assert gate.origin_of(f"profile.{FAMILY}.p50_ms", {}, told["devices"]).kind == "phone"
 
 
 def test_run_is_held_against_the_champion(tmp_path, champion):

@@ -1,10 +1,14 @@
 import pytest
 import torch
 
+from mobilevd.artifacts import StageRecord
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.evaluation.cost import Cost
 from mobilevd.method import surgery
+from mobilevd.stages import finetune
 from mobilevd.stages.job import Job
+from mobilevd.stages.shared_run import SharedRun
+from mobilevd.training.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -61,3 +65,17 @@ def test_the_encoder_is_the_finetuned_down_path_only(job):
 
 def test_ids_are_those_of_inference(job):
     assert job.ids().tolist() == [[6.0, 127.0, pytest.approx(0.02)]]
+
+
+@pytest.mark.parametrize(("owner", "method", "found"), [(StageRecord, "save", False), (Checkpoints, "clear", True)])
+def test_checkpoints_stay_until_the_record_is_kept(tiny_recipe, prepared, tmp_path, monkeypatch, owner, method, found):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    recipe = tiny_recipe(finetune={"steps": 1})
+    inputs = prepared(recipe)
+    monkeypatch.setattr(owner, method, killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(recipe, inputs, tmp_path / "finetune")
+    assert list((tmp_path / "finetune" / "checkpoints").glob("step-*"))
+    assert (SharedRun(str(tmp_path), "finetune").left(recipe.digest, inputs) is not None) == found

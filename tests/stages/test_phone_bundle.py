@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from mobilevd import cli
 from mobilevd.artifacts import verify
 from mobilevd.device.animate import OnnxPipeline
-from mobilevd.errors import MobileVDError
-from mobilevd.stages import phone_bundle
+from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.stages import estimates, phone_bundle
 
 ALONE = """
 import runpy, sys
@@ -107,6 +107,15 @@ def test_taesd_decodes_instead_and_foreign_latents_are_refused(bundle, tmp_path,
     monkeypatch.setattr("mobilevd.svd.taesd.SCALING_FACTOR", 0.5)
     with pytest.raises(MobileVDError, match="does not decode"):
         phone_bundle.write(str(bundle), tmp_path / "foreign", tiny_decoder=tiny_taesd.written(tmp_path))
+
+
+def test_a_phones_bundle_has_estimates_but_no_float_graph_to_hold_an_npu_against(made, tmp_path):
+    folder, _ = made
+    assert [row["graph"] for row in estimates.rows(str(folder), "compiled")] == ["quantized.onnx"]
+    with pytest.raises(IntegrityError, match="no such file") as error:
+        phone_bundle.write(str(folder), tmp_path / "again", npu=True)
+    assert "onnx/float.onnx" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_npus_binary_comes_with_inputs_and_a_script_for_a_phone(bundle, tmp_path):

@@ -1,11 +1,12 @@
 """What is said before and after a run, and what is refused before it starts."""
 
+import importlib.util
 from dataclasses import asdict
 
 import pytest
 import tiny_svd
 
-from mobilevd.errors import RecipeError
+from mobilevd.errors import MobileVDError, RecipeError, SurgeryError
 from mobilevd.evaluation.gates import judge
 from mobilevd.packages import project_root
 from mobilevd.params import check
@@ -67,6 +68,40 @@ def test_clip_that_does_not_fit_the_base_is_refused_before_any_stage(tmp_path):
         plan.announce(recipe(tmp_path, clip={"width": 192, "height": 128}), "/runs/1")
 
 
+def test_clips_that_the_evaluation_cannot_take_are_refused_before_any_stage(base):
+    plan.announce(recipe(base, clip={"frames": 9}), "/runs/1")
+    with pytest.raises(RecipeError, match=r"too short for the evaluation\n  got:     8 frames\n  allowed: 9 or more"):
+        plan.announce(recipe(base, clip={"frames": 8}), "/runs/1")
+
+
+def test_what_a_later_stage_would_refuse_is_refused_before_any_stage(base):
+    asked = recipe(base)
+    asked = asked.model_copy(update={"prune": asked.prune.model_copy(update={"keep": 25})})
+    with pytest.raises(SurgeryError, match=r"^The stage prune could not run: .* that many temporal blocks\n.*25"):
+        plan.announce(asked, "/runs/1")
+
+
+TOOLS = {
+    "aimet_onnx": ("quantize", {"quantize": {"quantizer": "aimet"}}, "Qualcomm's quantizer is not installed"),
+    "onnxruntime_qnn": (
+        "profile",
+        {"profile": {"devices": ["host-cpu", "snapdragon-8-gen-3"]}},
+        "Qualcomm's compiler is not installed",
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_that_is_not_installed_is_told_before_any_stage(base, monkeypatch, tool):
+    (step, changes, told), find = TOOLS[tool], importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == tool else find(name, *more))
+    plan.announce(recipe(base), "/runs/1")
+    with pytest.raises(MobileVDError, match=rf"{told}\n  got:     no {tool}"):
+        plan.announce(recipe(base, **changes), "/runs/1")
+    elsewhere = {"steps": {step: {"image": "with-the-tool"}}}
+    plan.announce(recipe(base, machines=elsewhere, **changes), "/runs/1")
+
+
 def test_base_that_is_none_is_refused_before_any_stage(tmp_path):
     (tmp_path / "base").mkdir()
     with pytest.raises(RecipeError, match="not in diffusers layout"):
@@ -113,3 +148,9 @@ def test_summary_of_a_passed_run_names_its_version():
 def test_every_device_has_its_own_folder():
     assert plan.profile_folder("host-cpu") == "profile-host-cpu"
     assert plan.profile_folder("qai-hub:Samsung Galaxy S24") == "profile-qai-hub-samsung-galaxy-s24"
+
+
+@pytest.mark.parametrize("devices", [["host-cpu", "host-cpu"], ["qai-hub:Galaxy S24", "qai-hub:Galaxy-S24"]])
+def test_devices_that_would_write_to_one_folder_are_refused_before_any_stage(base, devices):
+    with pytest.raises(RecipeError, match=f"one folder in the run(.|\\n)*{', '.join(devices)}"):
+        plan.announce(recipe(base, profile={"devices": devices}), "/runs/1")

@@ -1,4 +1,5 @@
 import json
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import aihub
@@ -52,7 +53,7 @@ def host(given, tmp_path_factory):
 
 def test_host_figures_are_named_after_the_host_for_both_graphs(host):
     _, record = host
-    for figure in ("p50_ms", "p90_ms", "peak_memory_mb", "float_p50_ms", "cold_start_ms"):
+    for figure in ("p50_ms", "min_ms", "peak_memory_mb", "float_p50_ms", "cold_start_ms"):
         assert record.figures[f"profile.host-cpu.{figure}"] > 0
     assert all(name.startswith("profile.host-cpu.") for name in record.figures)
     assert record.facts["device"] == "host-cpu (host; ONNX Runtime, CPU)"
@@ -175,3 +176,20 @@ def test_a_graph_that_changed_since_it_was_sealed_is_not_profiled(given, tmp_pat
             profile.run(one_step.recipe(), given, tmp_path, device="host-cpu")
     finally:
         path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(("device", "alone"), [("host-cpu", True), ("snapdragon-8-gen-3", True), (PHONE, False)])
+def test_what_computes_on_this_machine_is_measured_while_nothing_else_is(given, tmp_path, monkeypatch, device, alone):
+    inside, seen = [], []
+
+    @contextmanager
+    def quiet(what):
+        inside.append(what)
+        yield
+        inside.remove(what)
+
+    monkeypatch.setattr(profile, "quiet", quiet)
+    for way in ("_measured", "_emulated", "_phoned"):
+        monkeypatch.setattr(profile, way, lambda *_: seen.extend(inside) or {})
+    profile.run(one_step.recipe(), given, tmp_path, device=device)
+    assert seen == ([device] if alone else [])

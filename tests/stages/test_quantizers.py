@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import one_step
 import one_step_graphs
@@ -14,13 +15,15 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from mobilevd import cli, params
-from mobilevd.artifacts import StageRecord, seal, write_json
-from mobilevd.errors import IntegrityError, MobileVDError
+from mobilevd.artifacts import StageRecord, seal, verify, write_json
+from mobilevd.device import calibrate, noise
+from mobilevd.errors import EffectError, IntegrityError, MobileVDError
 from mobilevd.stages import contenders, lineage, quantizers
 from mobilevd.stages.extractor import Extractor
 from mobilevd.stages.sampling import decoded
 from mobilevd.svd import base as bases
 from mobilevd.svd.scheduler import Schedule
+from mobilevd.video import pinned
 
 FRAMES, SIDE, CLIPS, SEED = 5, 64, 4, 3
 WAYS = {name: way for name, way in quantizers.WAYS.items() if way["quantizer"] == "onnxruntime"}
@@ -34,7 +37,8 @@ def features(video):
 
 
 def prepared(recipe, home) -> StageRecord:
-    base, own = bases.load(recipe.base), {"recipe_digest": recipe.digest, "data_md5": "d" * 32}
+    base = bases.load(recipe.base)
+    own = {"recipe_digest": recipe.digest, "data_md5": pinned.md5(recipe.prepare)}
     for folder in ("clips", "latents"):
         (home / folder).mkdir(parents=True)
     for side, first in (("train", 0), ("validation", CLIPS)):
@@ -59,21 +63,34 @@ def model(tmp_path_factory):
     for path in (graphs.float_path, graphs.float_path.with_name("inputs.json")):
         shutil.copyfile(path, bundle / "onnx" / path.name)
     write_json(bundle / "pipeline.json", {"clip": told["clip"]})
-    write_json(bundle / lineage.LINEAGE, {"data_md5": "d" * 32})
+    made_of = {"data_md5": pinned.md5(recipe.prepare), "base": {"sha256": bases.load(recipe.base).digest}}
+    write_json(bundle / lineage.LINEAGE, made_of)
     (bundle / lineage.RECIPE).write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     seal(bundle)
     return bundle, recipe, prepared(recipe, home / "prepare")
 
 
+def looking_at(function, bundle):
+    """``function``, called only while the bundle is what it was sealed as."""
+
+    def called(*args, **more):
+        verify(bundle)
+        return function(*args, **more)
+
+    return called
+
+
 @pytest.fixture(scope="module")
 def compared(model, tmp_path_factory):
-    """Rows that the command printed, and the folder that it made."""
+    """Rows that the command printed, and the folder that it made; the model is whole whenever a graph is opened."""
     bundle, _, record = model
     out = tmp_path_factory.mktemp("compared") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantizers.prepare, "run", lambda *_: record)
         patch.setattr(quantizers.extractor, "of_i3d", lambda: Extractor("", "", features))
         patch.setattr(quantizers, "WAYS", WAYS)
+        patch.setattr(calibrate, "_open", looking_at(calibrate._open, bundle))
+        patch.setattr(noise, "open_session", looking_at(noise.open_session, bundle))
         done = CliRunner().invoke(cli.app, ["quantizers", str(bundle), str(out), "--json"], catch_exceptions=False)
     return {row["way"]: row for row in json.loads(done.stdout)}, out
 
@@ -94,6 +111,7 @@ def test_every_quantizer_has_its_noise_size_and_distances_beside_floats(compared
         assert noise == sorted(noise)
         assert noise[0] == min(row["blocks"].values())
     assert json.loads((out / "report.json").read_text())["rows"] == list(rows.values())
+    assert sorted(path.name for path in out.iterdir()) == ["onnxruntime-w8a16", "onnxruntime-w8a8", "report.json"]
 
 
 def test_the_noisiest_layers_stand_below_the_table(compared):
@@ -122,11 +140,44 @@ def test_samples_are_those_that_the_runs_own_evaluation_would_take(compared, mod
     assert rows["onnxruntime W8A16"]["fvd"] == pytest.approx(quantizers.fvd.frechet(real, made), rel=1e-6)
 
 
-def test_other_data_than_the_models_is_refused(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "module", "name", "value"),
+    [
+        ("data", quantizers.pinned, "md5", lambda _: "e" * 32),
+        ("base", quantizers.bases, "load", lambda _: SimpleNamespace(digest="")),
+    ],
+    ids=["data", "base"],
+)
+def test_what_is_not_the_models_is_refused_before_a_clip_is_read(
+    model, tmp_path, monkeypatch, what, module, name, value
+):
+    monkeypatch.setattr(quantizers.prepare, "run", lambda *_: pytest.fail("clips were prepared"))
+    monkeypatch.setattr(module, name, value)
+    with pytest.raises(IntegrityError, match=f"{what} here is not the model's"):
+        quantizers.compare(str(model[0]), tmp_path / "out", WAYS, features)
+
+
+def test_a_way_that_fails_is_a_row_and_costs_none_of_the_others(model, tmp_path, monkeypatch):
     bundle, _, record = model
-    monkeypatch.setattr(quantizers.prepare, "run", lambda *_: record.model_copy(update={"data_md5": "e" * 32}))
-    with pytest.raises(IntegrityError, match="data here is not the model's"):
-        quantizers.compare(str(bundle), tmp_path / "out", WAYS, features)
+    quantized = quantizers.quantize.quantized
+
+    def some(settings, *given):
+        if settings.activations == "mixed":
+            raise EffectError("The limit of noise is not met", got="33.1 dB", allowed="300 dB or more")
+        return quantized(settings, *given)
+
+    monkeypatch.setattr(quantizers.prepare, "run", lambda *_: record)
+    monkeypatch.setattr(quantizers.quantize, "quantized", some)
+    ways = quantizers.ways(budget_db=300.0, only=["mixed"]) | {"onnxruntime W8A8": WAYS["onnxruntime W8A8"]}
+    ways = {"too much": ways.pop("onnxruntime mixed, 300 dB")} | ways
+    rows = quantizers.compare(str(bundle), tmp_path / "out", ways, features)
+    assert [row["way"] for row in rows if "fvd" in row] == ["float", "onnxruntime W8A8"]
+    assert "300" in rows[1]["error"]
+    assert quantizers.lines(rows)[-1] == f"too much: {rows[1]['error']}"
+    assert quantizers.shown(rows)[1] == {
+        "quantizer": "too much", "SQNR, dB": None, "MB": None, "FVD": None, "to float": None, "less float's": "failed",
+        "CPU s": None,
+    }  # fmt: skip
 
 
 def test_a_folder_that_is_there_is_left_alone(model, tmp_path):

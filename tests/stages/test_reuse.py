@@ -95,6 +95,14 @@ def test_a_stage_whose_artifact_is_not_what_was_sealed_runs_again_with_all_that_
     assert set(still_valid(recipe(), recipe(), DATA, records)) == {"prepare", "finetune", "distill"}
 
 
+def test_a_phone_that_was_not_measured_is_asked_again_and_the_others_are_not(records):
+    told = {"profile.qai-hub:Samsung Galaxy S24": "not measured: there is no token"}
+    records["profile-qai-hub"] = records["profile-host-cpu"].model_copy(update={"artifacts": {}, "facts": told})
+    assert "profile" not in {record.stage for record in still_valid(recipe(), recipe(), DATA, records).values()}
+    del records["profile-qai-hub"]
+    assert "profile-host-cpu" in still_valid(recipe(), recipe(), DATA, records)
+
+
 def test_every_section_of_a_recipe_is_read_by_a_stage_or_known_to_be_read_by_none():
     whole = recipe().model_dump(mode="json")
     seen = set().union(*(reuse.reads(recipe(), stage) for stage in CHAIN)) - {"at_inference"}

@@ -61,11 +61,13 @@ def run(tmp_path):
     return run
 
 
-def test_what_the_phone_computes_is_compared_and_nothing_is_left_on_it(run, tmp_path):
+def test_what_the_phone_computes_is_compared_and_nothing_is_left_on_it_nor_in_the_bundle(run, tmp_path):
+    before = sorted(path.name for path in (tmp_path / "npu").rglob("*"))
     done = run(ANSWER=str(tmp_path / "off.raw"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "20.0 dB to ONNX Runtime on a CPU"
     assert list((tmp_path / "phone").iterdir()) == []
+    assert sorted(path.name for path in (tmp_path / "npu").rglob("*")) == before
 
 
 def test_a_second_run_is_compared_by_its_own_output(run, tmp_path):

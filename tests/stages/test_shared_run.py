@@ -1,6 +1,8 @@
-"""A stage that dies on one machine goes on at its checkpoint on another; its record names what the store holds."""
+"""A stage that dies on one machine goes on at its checkpoint on another, and what it had finished is taken as it is."""
 
+import itertools
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import seaweed
 import torch
 
 from mobilevd import remote
-from mobilevd.artifacts import StageRecord, seal
+from mobilevd.artifacts import Artifact, StageRecord, seal
+from mobilevd.errors import MobileVDError
 from mobilevd.registry import runs
 from mobilevd.stages import shared_run
 from mobilevd.stages.shared_run import SharedRun
@@ -73,6 +76,28 @@ def test_checkpoints_are_pushed_while_the_stage_runs(machine, address):
             time.sleep(0.05)
 
 
+def test_a_store_that_fails_for_a_while_is_told_once_and_pushed_to_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shared_run, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setenv("MOBILEVD_CACHE", str(tmp_path))
+    place, pushes, again = SharedRun("s3://bucket/never-asked", "finetune"), itertools.count(1), threading.Event()
+
+    def push() -> None:
+        if (number := next(pushes)) < 4:
+            raise MobileVDError("The store does not answer")
+        again.set()
+        if number > 99:
+            raise MobileVDError("The last push failed")
+
+    monkeypatch.setattr(place, "_restore", lambda: None)
+    monkeypatch.setattr(place, "_push", push)
+    with place.checkpoints():
+        assert again.wait(20), "the pusher gave up"
+    assert capsys.readouterr().err.count("The store does not answer") == 1
+    pushes = itertools.count(100)
+    with pytest.raises(MobileVDError, match="The last push failed"), place.checkpoints():
+        pass
+
+
 def test_the_other_machines_of_a_gang_take_the_checkpoint_and_push_nothing(machine, address):
     machine("first")
     place = SharedRun(address, "finetune")
@@ -119,3 +144,63 @@ def test_a_run_on_this_disk_stays_where_it_is(tmp_path):
         assert place.workdir == Path(tmp_path / "runs" / "gate")
     assert place.finish(record) == record
     assert StageRecord.model_validate_json((tmp_path / "runs" / "gate" / "record.json").read_bytes()) == record
+
+
+NETWORK = {"network": Artifact(uri="/gone", sha256="n" * 64)}
+INPUTS = {
+    "prepare": StageRecord(stage="prepare", recipe_digest="r", data_md5="d", parents={"base": "b"}),
+    "finetune": StageRecord(stage="finetune", recipe_digest="r", data_md5="d", artifacts=NETWORK),
+}
+
+
+def distilled(place: SharedRun, **changes) -> StageRecord:
+    """What a stage leaves that has just ended, on this machine's disk."""
+    made, picture = place.workdir / "network", place.workdir / "pictures" / "curves.png"
+    for file in (made / "weights", picture):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(file.name)
+    values = {"recipe_digest": "r", "data_md5": "d", "parents": {"finetune": "n" * 64, "base": "b"}} | changes
+    pictures = {"curves": "pictures/curves.png"}
+    return StageRecord(stage="distill", artifacts={"network": seal(made)}, pictures=pictures, **values)
+
+
+def test_a_finished_record_is_taken_and_one_that_is_damaged_is_not(tmp_path):
+    place = SharedRun(str(tmp_path), "distill")
+    assert place.left("r", INPUTS) is None
+    record = place.finish(distilled(place))
+    assert place.left("r", INPUTS) == record
+    (place.workdir / "network" / "weights").write_text("other")
+    assert place.left("r", INPUTS) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"recipe_digest": "s"}, {"data_md5": "e"}, {"parents": {"finetune": "m" * 64}}, {"parents": {"base": "c"}}],
+)
+def test_a_record_of_another_recipe_other_data_or_other_parents_is_not_taken(tmp_path, changes):
+    place = SharedRun(str(tmp_path), "distill")
+    place.finish(distilled(place, **changes))
+    assert place.left("r", INPUTS) is None
+
+
+def test_a_finished_record_is_taken_on_another_machine_with_its_pictures(machine, address):
+    machine("first")
+    place = SharedRun(address, "distill")
+    record = place.finish(distilled(place))
+    machine("second")
+    place = SharedRun(address, "distill")
+    assert place.left("r", INPUTS, alone=False) == record
+    assert (place.workdir / "pictures" / "curves.png").read_text() == "curves.png"
+    assert place.finish(record) == record
+
+
+def test_a_record_that_was_not_pushed_is_taken_on_its_machine_by_a_task_that_is_alone(machine, address):
+    machine("first")
+    place = SharedRun(address, "distill")
+    record = distilled(place)
+    record.save(place.workdir / "record.json")
+    assert place.left("r", INPUTS, alone=False) is None
+    assert place.left("r", INPUTS) == record
+    pushed = place.finish(record)
+    machine("second")
+    assert SharedRun(address, "distill").left("r", INPUTS) == pushed

@@ -179,6 +179,13 @@ def test_half_precision_latents_decode_to_pixels(whole):
     assert torch.equal(pixels, autoencoder.decode(loaded.vae, latents.float()))
 
 
+def test_clips_are_encoded_and_decoded_where_the_base_was_sent(whole):
+    sent = base.load(str(whole)).to(torch.device("meta"))
+    assert sent.decode(torch.zeros(1, 3, 4, 8, 16, dtype=torch.float16)).device.type == "meta"
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # computed there, and fetched
+        sent.encode(clip())
+
+
 def test_digest_covers_every_part_and_the_encoders_have_their_own(whole, tmp_path):
     first = base.load(str(whole))
     copy = shutil.copytree(whole, tmp_path / "copy")

@@ -37,3 +37,11 @@ def test_convolutions_over_time_have_finite_gradients_in_bf16():
             y = convolution(torch.randn(1, 32, 2, 4, 4, requires_grad=True))
         y.float().square().mean().backward()
         assert all(w.grad.isfinite().all() for w in convolution.parameters())
+
+
+def test_processes_take_the_gpus_in_turn_and_the_cpu_where_there_is_none(monkeypatch):
+    assert [inference.device_for(share).type for share in (0, 5)] == [
+        "cuda" if torch.cuda.is_available() else "cpu"
+    ] * 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [inference.device_for(share) for share in (0, 2, 4)] == [torch.device("cuda", k) for k in (0, 2, 1)]

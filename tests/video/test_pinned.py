@@ -101,6 +101,12 @@ def test_a_pin_of_something_else_is_refused(prepare):
         pinned.md5(prepare.model_copy(update={"pin": f"{prepare.data}/odd.dvc"}))
 
 
+def test_a_pin_that_is_not_there_is_told_with_its_place(pushed, tmp_path):
+    told = f"not pinned\n  got:     no {tmp_path}/gone.dvc\n  allowed: .*\n  where:   prepare.pin"
+    with pytest.raises(DataError, match=told):
+        pinned.md5(Prepare(data=pushed[0], pin=f"{tmp_path}/gone.dvc"))
+
+
 def test_data_on_s3_without_a_pin_is_refused():
     import candidates
 

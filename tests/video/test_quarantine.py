@@ -58,6 +58,21 @@ def test_a_crash_is_one_files_and_the_next_is_served(apart):
         call("hang")
 
 
+def test_a_process_that_died_between_two_files_is_replaced(apart):
+    call, quarantine = apart
+    assert call("double", 1) == 2
+    quarantine._process.kill()
+    quarantine._process.wait()
+    assert call("double", 2) == 4
+    dying = quarantine._process
+    dying.poll = lambda: None  # it dies just after it was looked at
+    os.kill(dying.pid, signal.SIGKILL)
+    time.sleep(0.2)
+    with pytest.raises(UnusableError, match="SIGKILL"):
+        call("double", 3)
+    assert call("double", 4) == 8
+
+
 def test_a_mistake_of_the_code_is_no_fault_of_the_file(apart, capfd):
     call, _ = apart
     with pytest.raises(MobileVDError, match="failed"):
