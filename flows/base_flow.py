@@ -43,25 +43,41 @@ class RecipeFlow(FlowSpec):
         return params.check(self.recipe.to_dict(), "--config recipe")
 
     def run_stage(self, name: str, stage: Callable, folder: str | None = None, **options) -> None:
-        """Run one stage on the records so far, keep its record, show it on the step's card."""
-        from cards import live, show
+        """Run one stage on the records so far, keep its record, show it on the step's card.
+
+        What an earlier attempt had finished is not made again.
+        """
+        import left
+        from cards import show
         from gang import leads
         from watched import Watched, tag
 
         from mobilevd.stages.shared_run import SharedRun
 
-        records, key = self.typed_records(), folder or name
-        began, place, recipe = time.time(), SharedRun(self.run_folder, key), self.checked_recipe()
-        with Watched(self, key, recipe.digest), self.kept(), place.checkpoints(push=leads()), live(current.card):
-            record = self.plainly(stage, recipe, records, place.workdir, **options)
-        if record is None:  # another machine of the gang has it
+        recipe, records, key = self.checked_recipe(), self.typed_records(), folder or name
+        place = SharedRun(self.run_folder, key)
+        with Watched(self, key, recipe.digest), self.kept():
+            record = self.plainly(left.record, place, recipe, records)
+            record = record or self.plainly(self.made, place, stage, recipe, records, options)
+        if record is None or not leads():  # the first machine of the gang has it
             return
-        seconds = max(record.seconds, time.time() - began)  # a join counts the tasks that it joins
-        record = record.model_copy(update={"started_at": began, "seconds": seconds})
         record = self.plainly(place.finish, record)
         self.records = {**self.records, key: record.model_dump(mode="json")}
         tag(record)
         show(current.card, record, place.workdir)
+
+    def made(self, place, stage: Callable, recipe, records: dict, options: dict) -> StageRecord | None:
+        """What the stage leaves, with the time that it took here; its pictures are shown while it works."""
+        from cards import live
+        from gang import leads
+
+        began = time.time()
+        with place.checkpoints(push=leads()), live(current.card):
+            record = stage(recipe, records, place.workdir, **options)
+        if record is None:
+            return None
+        seconds = max(record.seconds, time.time() - began)  # a join counts the tasks that it joins
+        return record.model_copy(update={"started_at": began, "seconds": seconds})
 
     def is_due(self, key: str) -> bool:
         """Whether a stage is still to be run: asked before what it needs is imported. One that holds says why."""

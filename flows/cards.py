@@ -65,12 +65,6 @@ def show(card, record: StageRecord, workdir: Path) -> None:
     card.append(Table(sums, headers=["artifact", "folder", "sha256"]))
 
 
-def show_gates(card, rows: list[dict]) -> None:
-    """The gate table: what was measured against what was asked."""
-    card.append(Markdown("## Gates"))
-    card.append(_table(rows))
-
-
 def show_comparison(card, rows: list[dict], said: str) -> None:
     """This run against the champion, figure by figure, and what became of it."""
     card.append(Markdown(f"# against the champion\n{said}"))

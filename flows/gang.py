@@ -37,6 +37,12 @@ def leads() -> bool:
     return here is None or here.node_index == 0
 
 
+def alone() -> bool:
+    """Whether no other machine shares this task's stage."""
+    here = _here()
+    return here is None or here.num_nodes == 1
+
+
 def _here():
     here = getattr(current, "parallel", None)
     return here if here is not None and here.num_nodes else None

@@ -59,6 +59,12 @@ class MobileVDPipeline:
         unet, _ = surgery.load(folder, dtype)
         return cls(Base(folder), OneStep(unet), Clip(**settings["clip"]), settings)
 
+    def to(self, device: torch.device | str) -> "MobileVDPipeline":
+        """Animate on ``device`` from now on; frames come back on the CPU. Returns itself."""
+        self.base.to(torch.device(device))
+        self.step.to(device)
+        return self
+
     @torch.inference_mode()
     def __call__(
         self, image: Picture, seed: int = 0, fps: float | None = None, motion_bucket: int | None = None
@@ -75,12 +81,12 @@ class MobileVDPipeline:
         """
         fps = self.clip.fps if fps is None else fps
         bucket = self.settings["motion_bucket"] if motion_bucket is None else motion_bucket
-        first = _fitted(_picture(image), self.clip)[None]
+        first = _fitted(_picture(image), self.clip)[None].to(self.base.vae.device)
         token = conditioning.image_tokens(self.base.image_encoder, first)
         ids = conditioning.added_ids(1, fps, bucket, self.settings["augmentation_sigma"])
-        latents = self.step(clip_noise([seed], self._latent_shape()), encode(self.base.vae, first), token, ids)
-        video = self.base.decode(latents)[0]
-        return Output(video.mul(255).round().to(torch.uint8), fps)
+        given = clip_noise([seed], self._latent_shape()).to(first), encode(self.base.vae, first), token, ids.to(first)
+        video = self.base.decode(self.step(*given))[0]
+        return Output(video.mul(255).round().to(torch.uint8).cpu(), fps)
 
     def _latent_shape(self) -> tuple[int, int, int, int]:
         side = downscale(self.base.vae)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from mobilevd import objects
+from mobilevd import objects, progress
 from mobilevd.errors import MobileVDError
 
 SIGNS_PER_LEASE = 4
@@ -65,27 +65,35 @@ class Turns:
 
     @contextmanager
     def kept(self, token: str) -> Iterator[None]:
-        """Give signs of life while the body runs. Errors: LostTurnError before it, or after it, never in it."""
+        """Give signs of life while the body runs; one that the store did not take is followed by the next.
+
+        Errors: LostTurnError before the body, or after it, never in it; MobileVDError when the store did not take the
+        last sign and does not take another after the body.
+        """
         self.go_on(token)
-        done, lost = threading.Event(), []
-
-        def beat() -> None:
-            while not done.wait(self.lease.total_seconds() / SIGNS_PER_LEASE):
-                try:
-                    self.go_on(token)
-                except MobileVDError as error:
-                    lost.append(error)
-                    return
-
-        beating = threading.Thread(target=beat, daemon=True)
+        done, failed = threading.Event(), []
+        beating = threading.Thread(target=self._beat, args=(token, done, failed), daemon=True)
         beating.start()
         try:
             yield
         finally:
             done.set()
             beating.join()
-        if lost:
-            raise lost[0]
+        if failed:
+            self.go_on(token)
+
+    def _beat(self, token: str, done: threading.Event, failed: list[MobileVDError]) -> None:
+        """Signs of life until ``done``, or until the turn is lost; ``failed``: why the last ones were not taken."""
+        while not done.wait(self.lease.total_seconds() / SIGNS_PER_LEASE):
+            try:
+                self.go_on(token)
+                failed.clear()
+            except MobileVDError as error:
+                if not failed:
+                    progress.say(f"no sign of life was given: {error}")
+                failed.append(error)
+                if isinstance(error, LostTurnError):
+                    return
 
     def _follow(self, token: str, state: str) -> None:
         """Say it, after whatever this run's other tasks say at the same time."""

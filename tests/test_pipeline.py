@@ -83,6 +83,12 @@ def test_clip_is_one_evaluation_of_the_stored_network_on_the_encoded_image(pipel
     assert (pipeline(photo(), seed=3).frames.float() - expected).abs().max() <= 1
 
 
+def test_a_pipeline_that_was_sent_somewhere_computes_there_and_fetches_the_frames(bundle):
+    sent = MobileVDPipeline.from_pretrained(bundle).to("meta")
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        sent(photo())
+
+
 def told(pipeline, **options) -> list[float]:
     """The added ids that the network is given."""
     seen = []

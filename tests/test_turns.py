@@ -1,5 +1,6 @@
 """Of many runs that start at once one goes on; a silent one is put aside after its lease, and is told."""
 
+import itertools
 import os
 import time
 from datetime import timedelta
@@ -9,6 +10,7 @@ import pytest
 import seaweed
 
 from mobilevd import turns
+from mobilevd.errors import MobileVDError
 from mobilevd.turns import LostTurnError, Turns
 
 LEASE_S = 1.2
@@ -75,6 +77,44 @@ def test_a_run_that_was_put_aside_by_force_learns_it_when_its_stage_ends(line):
     line.take("first")
     with pytest.raises(LostTurnError, match="second"):
         forced_aside()
+
+
+def out_of_reach(line, monkeypatch, signs: range):
+    """From now on the store takes none of these signs, counted from 0."""
+    names, asked = line.objects.names, itertools.count()
+
+    def failing() -> list[str]:
+        if next(asked) in signs:
+            raise MobileVDError("The store does not answer")
+        return names()
+
+    monkeypatch.setattr(line.objects, "names", failing)
+
+
+def test_a_store_that_fails_for_a_while_costs_no_run_its_turn(line, monkeypatch, capsys):
+    line.take("first")
+    out_of_reach(line, monkeypatch, range(1, 3))
+    with line.kept("first"):
+        time.sleep(1.5 * LEASE_S)
+        assert line.take("second").token == "first"
+    assert capsys.readouterr().err.count("no sign of life was given: The store does not answer") == 1
+
+
+def test_a_store_that_fails_to_the_end_is_told_after_the_stage_and_a_turn_lost_meanwhile_too(line, monkeypatch):
+    def worked(*, meanwhile=lambda: None):
+        with line.kept("first"):
+            time.sleep(0.5 * LEASE_S)
+            meanwhile()
+
+    line.take("first")
+    with monkeypatch.context() as patch:
+        out_of_reach(line, patch, range(1, 99))
+        with pytest.raises(MobileVDError, match="does not answer"):
+            worked()
+    other = Turns(line.address, LEASE_S / 3600)
+    out_of_reach(line, monkeypatch, range(1, 3))
+    with pytest.raises(LostTurnError, match="second"):
+        worked(meanwhile=lambda: (other.take("second", force=True), time.sleep(0.5 * LEASE_S)))
 
 
 def test_an_error_of_the_stage_is_not_hidden_by_the_turn(line):

@@ -24,6 +24,7 @@ from mobilevd.training import data
 from mobilevd.video import store
 
 ONE_STEP = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
+CPU = torch.device("cpu")
 Make = Callable[[int], Tensor]  # number of a held-out clip → its latents 1 F C H W
 
 
@@ -63,40 +64,43 @@ def asked(recipe: Recipe, held: Held, k: int) -> tuple[Tensor, Tensor, Tensor, T
 
 
 def makers(
-    recipe: Recipe, schedule: Schedule, inputs: dict[str, StageRecord], held: Held
+    recipe: Recipe, schedule: Schedule, inputs: dict[str, StageRecord], held: Held, device: torch.device = CPU
 ) -> dict[str, Callable[[], Make]]:
-    """Name → what loads the contender and gives the function that makes one clip; nothing is read before."""
+    """Name → what loads the contender and gives the function that makes one clip; nothing is read before.
+
+    Networks run on ``device``, the quantized graph on the CPU; noise is drawn, and latents come back, on the CPU.
+    """
     settings, shape = recipe.evaluate, held.latents.shape[1:]
 
     def teacher() -> Make:
         """The finetuned network, in many steps with guidance."""
         options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": schedule}
-        unet = _unet(inputs["finetune"])
+        unet = _unet(inputs["finetune"], device)
 
         def make(k: int) -> Tensor:
-            noise, image, token, ids = asked(recipe, held, k)
-            return sample(unet, image, token, ids, noise, **options)
+            noise, image, token, ids = (given.to(device) for given in asked(recipe, held, k))
+            return sample(unet, image, token, ids, noise, **options).cpu()
 
         return make
 
-    def once(load: Callable[[], Callable]) -> Make:
+    def once(load: Callable[[], Callable], on: torch.device) -> Make:
         """A network in one evaluation from pure noise."""
         net = load()
 
         @torch.no_grad()
         def make(k: int) -> Tensor:
-            return net(*asked(recipe, held, k))
+            return net(*(given.to(on) for given in asked(recipe, held, k))).cpu()
 
         return make
 
-    loads = {name: partial(_one_step, inputs[stage]) for name, stage in ONE_STEP.items()}
-    loads["quantized"] = partial(_quantized, inputs["quantize"])
+    loads = {name: (partial(_one_step, inputs[stage], device), device) for name, stage in ONE_STEP.items()}
+    loads["quantized"] = (partial(_quantized, inputs["quantize"]), CPU)
     return {
         "autoencoder": lambda: lambda k: held.latents[k : k + 1],
         "frozen": lambda: lambda k: held.latents[k : k + 1, :1].expand(1, *shape),
         "shuffled": lambda: lambda k: held.latents[k : k + 1, shuffled(shape[0], held.numbers[k])],
         "teacher": teacher,
-    } | {name: partial(once, load) for name, load in loads.items()}
+    } | {name: partial(once, *load) for name, load in loads.items()}
 
 
 def judged(inputs: dict[str, StageRecord]) -> dict[str, str]:
@@ -105,14 +109,14 @@ def judged(inputs: dict[str, StageRecord]) -> dict[str, str]:
     return networks | {"quantize": inputs["quantize"].artifacts["onnx"].sha256}
 
 
-def _unet(record: StageRecord) -> torch.nn.Module:
+def _unet(record: StageRecord, device: torch.device) -> torch.nn.Module:
     folder = record.artifacts[NETWORK]
     verify(folder.path, folder.sha256)
-    return arrange(surgery.load(folder.path)[0])
+    return arrange(surgery.load(folder.path)[0]).to(device)
 
 
-def _one_step(record: StageRecord) -> Callable:
-    return OneStep(_unet(record))
+def _one_step(record: StageRecord, device: torch.device) -> Callable:
+    return OneStep(_unet(record, device))
 
 
 def _quantized(record: StageRecord) -> Callable:

@@ -17,17 +17,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mobilevd.artifacts import StageRecord, write_json
+from mobilevd.device.export import file_bytes
 from mobilevd.evaluation import fingerprint, i3d, motion
 from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.params import Recipe, check
 from mobilevd.progress import track
 from mobilevd.stages import contenders, spread
+from mobilevd.stages.job import NETWORK
 from mobilevd.stages.labels import REAL, SHOWN
+from mobilevd.stages.quantize import ONNX
 from mobilevd.svd import base as bases
+from mobilevd.svd.inference import device_for
 
 PREPROCESSING = "tf-reference"
 AT_MOST_SHOWN = 16  # clips whose pixels are kept for the page
 READ = ("prepare", "finetune", "distill", "prune", "funnel", "quantize")
+NETWORKS = (NETWORK, ONNX)  # artifacts
 
 
 @dataclass(frozen=True)
@@ -85,17 +90,24 @@ def place(folder: Path, name: str, k: int) -> Path:
 
 def processes(inputs: dict[str, StageRecord]) -> int:
     """How many, by the largest network of the run. Errors: as ``spread.processes``."""
-    files = (p for r in inputs.values() for a in r.artifacts.values() for p in a.path.glob("*.safetensors"))
-    return spread.processes(max((path.stat().st_size for path in files), default=0))
+    named = (item for record in inputs.values() for item in record.artifacts.items())
+    return spread.processes(max((_largest(a.path) for name, a in named if name in NETWORKS), default=0))
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest network in a stage's artifact, wherever in it, as weights or as a graph."""
+    weights = [path.stat().st_size for path in folder.rglob("*.safetensors")]
+    return max([*weights, *map(file_bytes, folder.rglob("*.onnx"))], default=0)
 
 
 def work(folder: Path, names: Sequence[str], share: int = 0, of: int = 1) -> Iterator[Path]:
     """Make what is missing among every ``of``-th clip, from number ``share`` on; yields each file once it is there."""
     told = json.loads(_job(folder).read_text(encoding="utf-8"))
     recipe, inputs = check(told["recipe"]), {name: StageRecord(**record) for name, record in told["inputs"].items()}
-    held, base, net = contenders.held_out(recipe, inputs["prepare"]), bases.load(recipe.base), i3d.load()
+    held, device = contenders.held_out(recipe, inputs["prepare"]), device_for(share)
+    base, net = bases.load(recipe.base).to(device), i3d.load().to(device)
     kept = _pairs(names, len(held))
-    makers, protocol = contenders.makers(recipe, base.schedule, inputs, held), Fingerprint(**told["protocol"])
+    makers, protocol = contenders.makers(recipe, base.schedule, inputs, held, device), Fingerprint(**told["protocol"])
     for name in names:
         make = None if name == REAL else cache(makers[name])  # its network is read once, when a clip is missing
         for k in range(share, len(held), of):
@@ -141,7 +153,7 @@ def _sampled(latents: Tensor | None) -> dict[str, Tensor]:
 
 def decoded(base: bases.Base, latents: Tensor) -> Tensor:
     """Latents 1 F C H W → pixels 1 F 3 H W, uint8, as they are scored and shown."""
-    return base.decode(latents).mul(255).round().to(torch.uint8)
+    return base.decode(latents).mul(255).round().to(torch.uint8).cpu()
 
 
 def _job(folder: Path) -> Path:

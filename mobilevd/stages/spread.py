@@ -25,11 +25,16 @@ Share = tuple[int, int]  # number, of how many
 
 
 def processes(network_bytes: int) -> int:
-    """$MOBILEVD_PROCESSES, or as many as threads and free memory allow. Errors: MobileVDError for no count."""
+    """$MOBILEVD_PROCESSES, or one for each GPU, or without one as many as threads and free memory allow.
+
+    Errors: MobileVDError for no count.
+    """
     if told := os.environ.get(PROCESSES):
         if not told.isdigit() or int(told) < 1:
             raise MobileVDError("This is no number of processes", got=told, allowed="1 or more", where=PROCESSES)
         return int(told)
+    if gpus := torch.cuda.device_count():
+        return gpus
     room = psutil.virtual_memory().available // (OWN_BYTES + 4 * network_bytes)
     return max(1, min(torch.get_num_threads(), room))
 
@@ -82,6 +87,7 @@ def _arriving(waiting: list[Path], started: Sequence[subprocess.Popen], logs: Se
         yield from there
         waiting = [path for path in waiting if path not in there]
         if any(ended) or (waiting and None not in ended):
-            told = logs[next((k for k, code in enumerate(ended) if code), 0)].read_text(errors="replace")
-            raise MobileVDError("A process that makes samples failed", got=told.strip()[-2000:], where=str(logs[0]))
+            log = logs[next((k for k, code in enumerate(ended) if code), 0)]
+            told = log.read_text(errors="replace").strip()[-2000:]
+            raise MobileVDError("A process that makes samples failed", got=told, where=str(log))
         time.sleep(0.2)

@@ -27,6 +27,7 @@ from mobilevd.evaluation.report import Figure, Report
 from mobilevd.progress import track
 from mobilevd.settings import Clip, Evaluate
 from mobilevd.stages import spread
+from mobilevd.svd import inference
 from mobilevd.video import ucf101
 from mobilevd.video.ucf101 import Manifest
 
@@ -71,11 +72,12 @@ def run(job: Job, folder: Path) -> Report:
 def work(folder: Path, share: spread.Share = (0, 1), words: Sequence[str] = ()) -> Iterator[Path]:
     """Every ``of``-th clip from number ``share`` on that is not there yet; yields each file once it is."""
     job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
-    manifest, make, net = ucf101.read(Path(job.manifest)), None, i3d.load()
+    device = inference.device_for(share[0])
+    manifest, make, net = ucf101.read(Path(job.manifest)), None, i3d.load().to(device)
     for k in range(share[0], len(manifest.clips), share[1]):
         path = _place(folder, k)
         if not path.exists():
-            make = make or _maker(job, manifest.clip)
+            make = make or _maker(job, manifest.clip, device)
             real = ucf101.frames(Path(job.data), manifest, k)
             made = make(_straight(real[0], manifest.clip), job.seed * 100_003 + k)
             sides = {"real": _seen(real[None], net), "made": _seen(made[None], net)}
@@ -99,37 +101,37 @@ def _straight(frame: Tensor, clip: Clip) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def _maker(job: Job, clip: Clip) -> Make:
-    return _teacher(job.model, clip) if job.teacher else _student(Path(job.model), clip)
+def _maker(job: Job, clip: Clip, device: torch.device) -> Make:
+    return _teacher(job.model, clip, device) if job.teacher else _student(Path(job.model), clip, device)
 
 
-def _student(folder: Path, clip: Clip) -> Make:
+def _student(folder: Path, clip: Clip, device: torch.device) -> Make:
     from mobilevd.pipeline import MobileVDPipeline
 
-    pipeline = MobileVDPipeline.from_pretrained(folder)
+    pipeline = MobileVDPipeline.from_pretrained(folder).to(device)
     mine, asked = ((c.frames, c.width, c.height) for c in (pipeline.clip, clip))
     if mine != asked:
         raise MobileVDError("The model makes clips of another size", got=mine, allowed=str(asked), where="the manifest")
     return lambda frame, seed: pipeline(frame, seed=seed, fps=clip.fps).frames
 
 
-def _teacher(name: str, clip: Clip) -> Make:
+def _teacher(name: str, clip: Clip, device: torch.device) -> Make:
     """The base as it is, with SVD's own sampler settings."""
-    from mobilevd.svd import autoencoder, base, conditioning, inference, sampler
+    from mobilevd.svd import autoencoder, base, conditioning, sampler
 
-    loaded, settings = base.load(name), Evaluate()
+    loaded, settings = base.load(name).to(device), Evaluate()
     loaded.check_clip(clip)
-    unet, side = inference.arrange(loaded.unet()), autoencoder.downscale(loaded.vae)
+    unet, side = inference.arrange(loaded.unet()).to(device), autoencoder.downscale(loaded.vae)
     shape = (clip.frames, loaded.vae.config.latent_channels, clip.height // side, clip.width // side)
-    ids = conditioning.added_ids(1, clip.fps, settings.motion_bucket, settings.augmentation_sigma)
+    ids = conditioning.added_ids(1, clip.fps, settings.motion_bucket, settings.augmentation_sigma).to(device)
     options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": loaded.schedule}
 
     @torch.no_grad()
     def make(frame: Tensor, seed: int) -> Tensor:
-        image = frame[None].float() / 255
+        image = frame[None].to(device).float() / 255
         given = autoencoder.encode(loaded.vae, image), conditioning.image_tokens(loaded.image_encoder, image), ids
-        latents = sampler.sample(unet, *given, sampler.clip_noise([seed], shape), **options)
-        return loaded.decode(latents)[0].mul(255).round().to(torch.uint8)
+        latents = sampler.sample(unet, *given, sampler.clip_noise([seed], shape).to(device), **options)
+        return loaded.decode(latents)[0].mul(255).round().to(torch.uint8).cpu()
 
     return make
 

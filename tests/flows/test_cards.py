@@ -1,5 +1,7 @@
-"""A card while its task works. Metaflow's own cards are drawn by the whole flow (``test_train_flow.py``)."""
+"""A card while its task works and at its end; the whole flow has Metaflow's own pages (``test_train_flow.py``)."""
 
+import base64
+import io
 import sys
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ from metaflow.exception import MetaflowException
 from PIL import Image
 
 from mobilevd import progress
+from mobilevd.artifacts import Artifact, StageRecord
 
 REFRESH_S = 0.1
 
@@ -49,3 +52,45 @@ def test_a_task_that_fails_has_the_reason_on_its_page(cards, tmp_path, count):
         fail(cards, card, [tmp_path / "strip.png"] * count)
     assert len(card.page) == count + 1
     assert "asked to stop (SIGTERM)" in str(card.page[-1])
+
+
+@pytest.fixture
+def shown(cards, tmp_path) -> list[dict]:
+    """The parts of a distillation's card, as they go to the page."""
+    curves, *strip = (Image.new("RGB", (8, 8), colour) for colour in ("white", "red", "blue"))
+    curves.save(tmp_path / "curves.png")
+    strip[0].save(tmp_path / "strip.webp", save_all=True, append_images=strip[1:], duration=143, lossless=True)
+    record = StageRecord(
+        stage="distill",
+        recipe_digest="r",
+        data_md5="0123456789abcdef",
+        figures={"distill.tflops_before": 2.0, "distill.tflops": 1.25},
+        facts={"health": "no alarm"},
+        pictures={"curves": "curves.png", "real above sampled": "strip.webp"},
+        tables={"blocks": [{"block": "mid", "kept": True}, {"block": "up", "tflops": 0.123456789}]},
+        artifacts={"network": Artifact(uri="/runs/1/distill/network", sha256="f" * 64)},
+        seconds=12.3,
+    )
+    card = Card()
+    cards.show(card, record, tmp_path)
+    return [part.render() for part in card]
+
+
+def test_a_stages_card_has_its_costs_before_and_after_its_facts_its_tables_and_what_it_left(shown):
+    texts = [part["source"] for part in shown if part["type"] == "markdown"]
+    assert texts == ["# distill\n12 s · data `0123456789ab`", "## blocks"]
+    tables = {tuple(part["columns"]): part["data"] for part in shown if part["type"] == "table"}
+    assert tables == {
+        ("fact", "value"): [["health", "no alarm"]],
+        ("figure", "value"): [["distill.tflops_before", "2"], ["distill.tflops", "1.25"]],
+        ("block", "kept", "tflops"): [["mid", "True", "–"], ["up", "–", "0.12346"]],
+        ("artifact", "folder", "sha256"): [["network", "/runs/1/distill/network", "f" * 12]],
+    }
+
+
+def test_a_stages_card_has_its_curves_and_its_strip_which_moves(shown):
+    images = {part["label"]: part["src"].partition(",") for part in shown if part["type"] == "image"}
+    curves, strip = (Image.open(io.BytesIO(base64.b64decode(data))) for _, _, data in images.values())
+    assert list(images) == ["curves", "real above sampled"]
+    assert curves.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert (strip.format, strip.n_frames) == ("GIF", 2)

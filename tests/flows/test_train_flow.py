@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import mlflow_store
 import pytest
 import yaml
+from metaflow.exception import MetaflowException
 
 from mobilevd import alerts
 from mobilevd.registry import versions
@@ -77,6 +79,37 @@ def check_rejected(store, done: subprocess.CompletedProcess, champion: str) -> N
     runs = store.search_runs([store.get_experiment_by_name(MODEL).experiment_id])
     verdicts = [run.data.tags["verdict"] for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert sorted(verdicts) == ["passed", "rejected"]
+
+
+@pytest.fixture
+def ending(store, monkeypatch):
+    """``ending(verdict)``: a training flow before its last step, by the records that it would have by then."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "flows"), *sys.path])
+    import train_flow
+
+    def make(verdict: str) -> train_flow.TrainFlow:
+        flow = train_flow.TrainFlow(use_cli=False)
+        facts = dict.fromkeys(("model", "version", "tracking_uri", "bundle", "page"), "none")
+        gates = [{"status": verdict, "metric": "student.fvd", "reason": "the reason"}]
+        flow.records = {
+            "gate": {"facts": {"verdict": verdict}, "tables": {"gates": gates}, "seconds": 1.0},
+            "register": {"facts": facts, "seconds": 1.0},
+        }
+        flow.watched = nullcontext
+        return flow
+
+    return make
+
+
+def test_the_last_step_fails_for_a_rejected_run_once_it_said_what_was_rejected(ending, capsys):
+    with pytest.raises(MetaflowException, match="A gate did not pass"):  # Metaflow ends with code 1
+        ending("rejected").end()
+    assert "FAIL  student.fvd: the reason" in capsys.readouterr().out
+
+
+def test_the_last_step_ends_for_a_run_that_passed(ending, capsys):
+    ending("passed").end()
+    assert "verdict   passed" in capsys.readouterr().out
 
 
 def test_a_bad_recipe_fails_before_any_step(store, tmp_path):

@@ -158,6 +158,14 @@ def test_every_network_starts_from_the_clips_own_noise(samples, home, row, numbe
         assert apart.norm() / latents.norm() < 1e-4, name
 
 
+@pytest.mark.parametrize("name", ["teacher", "teacher_one_step", "student"])
+def test_networks_and_what_they_are_given_are_on_the_device_that_is_asked_for(recipe, inputs, name):
+    held = contenders.held_out(recipe, inputs["prepare"])
+    make = contenders.makers(recipe, Schedule(), inputs, held, torch.device("meta"))[name]()
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # computed there, and fetched
+        make(0)
+
+
 @pytest.mark.parametrize(("row", "number"), [(0, 0), (1, 2)])
 def test_quantized_contender_is_the_stored_graph_on_the_same_input(samples, home, row, number):
     image, token, noise = condition(home, number)

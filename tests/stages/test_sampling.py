@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_run import HALVED_TWICE, PREPARED, inputs_for, recipe_for
 
-from mobilevd.artifacts import StageRecord
+from mobilevd.artifacts import Artifact, StageRecord
 from mobilevd.errors import MobileVDError
 from mobilevd.evaluation import i3d, motion
 from mobilevd.evaluation.fingerprint import Fingerprint
@@ -122,6 +122,14 @@ def test_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
         list(spread.run("failing", tmp_path / "samples", [tmp_path / "samples" / "0"], 2))
 
 
+def test_the_log_that_is_named_is_the_failed_process_own(tmp_path, monkeypatch):
+    script = "import sys, time\ntime.sleep(60) if sys.argv[2] == '0' else sys.exit('the second failed')"
+    (tmp_path / "second.py").write_text(script)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MobileVDError, match=r"the second failed\n  where: .*samples-process-1\.log"):
+        list(spread.run("second", tmp_path / "samples", [tmp_path / "samples" / "0"], 2))
+
+
 @pytest.mark.parametrize("told", ["0", "two", "-1"])
 def test_impossible_number_of_processes_is_refused(inputs, monkeypatch, told):
     monkeypatch.setenv(spread.PROCESSES, told)
@@ -136,3 +144,30 @@ def test_processes_are_as_many_as_threads_and_memory_allow(inputs, monkeypatch):
     for free, count in ((100 << 30, 4), (5 << 30, 2), (1 << 20, 1)):
         monkeypatch.setattr(spread.psutil, "virtual_memory", lambda free=free: room._replace(available=free))
         assert sampling.processes(inputs) == count
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert sampling.processes(inputs) == 8  # one for each GPU, whatever the processor has
+
+
+@pytest.mark.parametrize(
+    ("stage", "artifact", "file", "count"),
+    [
+        ("finetune", "network", "unet/diffusion_pytorch_model.safetensors", 1),
+        ("quantize", "onnx", "float.onnx.data", 1),
+        ("prepare", "clips", "train.safetensors", 2),
+        ("prepare", "latents", "train.safetensors", 2),
+    ],
+)
+def test_a_process_has_room_for_its_largest_network(monkeypatch, tmp_path, stage, artifact, file, count):
+    """On 24 GB of memory and two threads; the file is as large as SVD's network, and holds nothing."""
+    large = tmp_path / file
+    large.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "float.onnx").touch()
+    with large.open("wb") as empty:
+        empty.truncate(6 << 30)
+    monkeypatch.delenv(spread.PROCESSES)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    room = spread.psutil.virtual_memory()._replace(available=24 << 30)
+    monkeypatch.setattr(spread.psutil, "virtual_memory", lambda: room)
+    made = {artifact: Artifact(uri=str(tmp_path), sha256="0" * 64)}
+    record = StageRecord(stage=stage, recipe_digest="r", data_md5="d", artifacts=made)
+    assert sampling.processes({stage: record}) == count

@@ -82,7 +82,7 @@ def test_killed_run_goes_on_and_another_job_starts_anew(made, job, home):
 def test_teacher_samples_the_base_with_guidance(home, monkeypatch):
     monkeypatch.setattr(ucf101, "Evaluate", lambda: Evaluate(teacher_steps=2))
     base = tiny_svd.write_base(home / "base", frames=9)
-    make = ucf101._teacher(str(base), CLIP)
+    make = ucf101._teacher(str(base), CLIP, torch.device("cpu"))
     frame = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clip = make(frame, 1)
     assert (clip.shape, clip.dtype) == ((9, 3, 64, 64), torch.uint8)
