@@ -20,7 +20,7 @@ import pretrain
 
 from mobilevd.svd.base import Base
 
-PLANS = {"adamw": pretrain.PLANS["network"], "muon": pretrain.PLANS["longer"]}
+PLANS = {"adamw": pretrain.PLANS["network"], "muon": pretrain.PLANS["longer-1"]}
 
 
 def main() -> int:

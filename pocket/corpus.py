@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mobilevd.artifacts import file_sha256
 from mobilevd.progress import track
 from mobilevd.settings import Clip
 from mobilevd.video.render import render
@@ -39,13 +40,18 @@ def train_sources(folder: Path) -> list[Path]:
     return [p for p in files if side[p.stem] == "train"]
 
 
+def named(source: Path, index: int) -> str:
+    """The file of a source's clip: another picture of the same name makes another."""
+    return f"{source.stem}-{file_sha256(source)[:8]}-{index:03d}.safetensors"
+
+
 def load(path: Path) -> Tensor:
     """One clip: uint8 F 3 H W."""
     return load_file(path)["video"]
 
 
 def _photo_clip(photo: Path, index: int, folder: Path) -> Path:
-    path = folder / f"{photo.stem}-{index:03d}.safetensors"
+    path = folder / named(photo, index)
     if not path.exists():
         generator = torch.Generator().manual_seed(index)
         pixels = torch.from_numpy(np.array(Image.open(photo).convert("RGB"))).permute(2, 0, 1)
@@ -66,7 +72,7 @@ def _video_clips(video: Path, folder: Path) -> list[Path]:
 
     paths = []
     for index, frames in enumerate(windows(video, CLIP, stride_s=0.5)):
-        paths.append(folder / f"{video.stem}-{index:03d}.safetensors")
+        paths.append(folder / named(video, index))
         if not paths[-1].exists():
             _write(paths[-1], frames)
     return paths

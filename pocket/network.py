@@ -53,7 +53,8 @@ ANCHOR, QUIET, LOUD, NOISY = 2.0, 8.0, 2.0, 0.25
 @torch.no_grad()
 def encode(base: Base, paths: list[Path], folder: Path) -> Path:
     """Latents of every clip (scaled, N F C H W) and the tokens of its first and last frame (N 2 1 D), once."""
-    path = folder / f"latents-{_encoders(base)}-{len(paths)}.safetensors"
+    clips = hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()[:12]
+    path = folder / f"latents-{_encoders(base)}-{clips}.safetensors"
     if not path.exists():
         latents, tokens = [], []
         for clip in track((corpus.load(p) for p in paths), len(paths), "encoding"):
@@ -61,7 +62,10 @@ def encode(base: Base, paths: list[Path], folder: Path) -> Path:
             ends = clip[[0, -1]].float().div(255)
             latents.append(encoded["latents"])
             tokens.append(image_tokens(base.image_encoder, ends).half())
-        save_file({"latents": torch.stack(latents).contiguous(), "tokens": torch.stack(tokens)}, path)
+        save_file(
+            {"latents": torch.stack(latents).contiguous(), "tokens": torch.stack(tokens)}, path.with_suffix(".part")
+        )
+        path.with_suffix(".part").replace(path)
     return path
 
 

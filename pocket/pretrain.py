@@ -1,13 +1,14 @@
 """Make the pocket base: ``python pocket/pretrain.py all`` (hours on a CPU; stop it whenever, it goes on from there).
 
-Stages: corpus → autoencoder → image-encoder → decoder → network → longer → export. Everything seeded; state in
-``.cache/pocket``. ``adopt`` puts the shipped weights there, and ``longer`` goes on from them.
+Stages: corpus → autoencoder → image-encoder → decoder → network → longer, round by round → export. Everything seeded;
+state in ``.cache/pocket``. ``adopt`` puts the shipped weights there, and another round of ``longer`` goes on from them.
 """
 
 import json
 import platform
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
@@ -33,8 +34,10 @@ PLANS = {
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
     "decoder": Plan(steps=3000, lr=6.0e-4, ema=0.995, checkpoint_every=50),
     "network": Plan(steps=8000, lr=5.0e-4, warmup=100, ema=0.998, checkpoint_every=100),
-    "longer": Plan(steps=7500, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=1),
+    "longer-1": Plan(steps=7500, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=1),
+    "longer-2": Plan(steps=5000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=2),
 }
+ROUNDS = sum(name.startswith("longer-") for name in PLANS)
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
@@ -75,9 +78,9 @@ def make_network() -> None:
 
 
 @app.command("longer")
-def make_network_longer() -> None:
-    """Train the UNet on from where it stands; to go on once more, remove ``.cache/pocket/longer`` first."""
-    _train_network("longer", Base(STATE / "base").unet())
+def make_network_longer(lap: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=ROUNDS)]) -> None:
+    """Train the UNet on from where it stands, by the plan of ROUND (``PLANS``); for one more, add a plan."""
+    _train_network(f"longer-{lap}", Base(STATE / "base").unet())
 
 
 @app.command()
@@ -110,7 +113,8 @@ def everything() -> None:
     make_image_encoder()
     make_decoder()
     make_network()
-    make_network_longer()
+    for lap in range(1, ROUNDS + 1):
+        make_network_longer(lap)
     export()
 
 

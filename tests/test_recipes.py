@@ -49,11 +49,13 @@ def test_clips_are_long_enough_for_fvd_and_whole_latents_of_the_base(recipe):
         assert (recipe.clip.width % 64, recipe.clip.height % 64) == (0, 0)
 
 
-def test_adversarial_stages_share_their_settings_but_for_the_steps(recipe):
+def test_adversarial_stages_share_their_settings_but_for_the_steps_and_the_rate_after_a_cut(recipe):
     stages = (recipe.distill, recipe.prune, recipe.funnel)
     own = {"steps", "head_start", "heads_from", "validate_every"}
-    settings = [stage.adversarial.model_dump(exclude=own) for stage in stages]
-    assert settings[0] == settings[1] == settings[2]
+    first, *cut = [stage.adversarial.model_dump(exclude=own) for stage in stages]
+    assert cut[0] == cut[1]
+    assert first["generator"].pop("lr") <= cut[0]["generator"].pop("lr")
+    assert first == cut[0]
 
 
 def test_the_papers_recipe_has_the_papers_numbers():

@@ -27,6 +27,7 @@ KEPT = 3  # checkpoints: the last two and the best
 PIXEL, LATENT = 1, 2  # bytes
 TOKENS = 1024
 TRAINED = ("finetune", "distill", "prune", "funnel")
+SPREAD = ("evaluate",)  # clips are shared
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def rows(recipe: Recipe, speed: Speed, clips: int) -> list[dict]:
     net = network(recipe)
     disks, found = _disks(recipe, net, clips), []
     for stage, tflops in _works(recipe, net, clips).items():
-        shared = speed.devices if stage in TRAINED else 1
-        hours = tflops / speed.tflops / 3600
-        row = {"stage": stage, "PFLOP": shared * tflops / 1e3, "hours": hours, "device-hours": shared * hours}
+        shared, among = (speed.devices if stage in stages else 1 for stages in (TRAINED, SPREAD))
+        hours = tflops / among / speed.tflops / 3600
+        row = {"stage": stage, "PFLOP": shared * tflops / 1e3, "hours": hours, "device-hours": shared * among * hours}
         found.append(row | {"memory, GB": _memory(recipe, net, stage, shared), "disk, GB": disks.get(stage, 0.0)})
     together = {key: max if key.startswith("memory") else sum for key in found[0] if key != "stage"}
     return [*found, {"stage": "all"} | {key: fold(row[key] for row in found) for key, fold in together.items()}]
@@ -107,6 +108,7 @@ def assumptions(speed: Speed, clips: int) -> list[str]:
     return [
         f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} in each training stage",
         "each with the recipe's batch_size: with more devices a step has more clips, not less time",
+        "evaluate's clips are shared among the devices; the quantized graph, which the processor runs, is not counted",
         f"{clips} clips; the network is the base's until it is cut, so later stages cost less than said",
         f"a pass with gradients costs {BACKWARD} passes, the discriminator's frozen encoder {CRITIC} of its half",
         "that half is the share of its parameters",
@@ -137,7 +139,7 @@ def _works(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
     works = {"prepare": clips * encoded, "finetune": net.tflops * (passes + _checks(tuned.steps, tuned.validate_every))}
     for stage in ("distill", "prune", "funnel"):
         works[stage] = _duel(getattr(recipe, stage).adversarial, net)
-    samples = asked.clips * (2 * asked.teacher_steps + 5)  # guidance; one step of teacher, three students, quantized
+    samples = asked.clips * (2 * asked.teacher_steps + 4)  # guidance; one step of teacher and three students
     return works | {"quantize": 2 * recipe.quantize.calibration_clips * net.tflops, "evaluate": samples * net.tflops}
 
 

@@ -50,6 +50,15 @@ def test_more_steps_cost_more_and_more_devices_more_of_them_at_once():
     assert 8 * alone["device-hours"] == pytest.approx(short["device-hours"])
 
 
+def test_an_evaluation_is_shared_among_the_devices():
+    recipe = params.load(ROOT / "recipes" / "smoke.yaml")
+    *_, shared, _ = forecast.rows(recipe, HUNDRED, 100)
+    *_, alone, _ = forecast.rows(recipe, Speed(100.0, "as given"), 100)
+    assert shared["stage"] == "evaluate"
+    assert alone["hours"] == pytest.approx(8 * shared["hours"])
+    assert alone["device-hours"] == pytest.approx(shared["device-hours"])
+
+
 def test_gradient_checkpointing_and_half_precision_need_less_memory():
     recipe = params.load(ROOT / "recipes" / "smoke.yaml")
 
