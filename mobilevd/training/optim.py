@@ -53,7 +53,6 @@ def make(groups: list[Group], settings: Optim, fused: bool = True) -> torch.opti
         return IN_TORCH[settings.kind](given, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
     kind = _from_library(settings.kind)
     if settings.kind == "sm3":
-        _refuse_decay(settings)
         return kind(given, lr=settings.lr, momentum=settings.betas[0], beta=settings.betas[1])
     return kind(given, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
@@ -125,8 +124,3 @@ def _from_library(kind: str) -> type[torch.optim.Optimizer]:
             allowed="adamw, which needs none",
             where=f"pip install {package}, or kind: of the stage's optim",
         ) from None
-
-
-def _refuse_decay(settings: Optim) -> None:
-    if settings.weight_decay:
-        raise RecipeError("sm3 has no weight decay", got=settings.weight_decay, allowed="0", where="weight_decay")

@@ -121,9 +121,7 @@ def test_a_rate_without_a_parameter_and_a_training_of_nothing_are_refused():
         optim.groups(network, Optim(lr=0.1, rates=({"match": ".", "lr": 0.0},)))
 
 
-def test_a_library_that_is_not_there_is_named_and_sm3_refuses_decay(monkeypatch):
+def test_a_library_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(RecipeError, match="pip install bitsandbytes"):
         optim.make([(nn.Linear(2, 2).parameters(), 0.1)], Optim(lr=0.1, kind="adamw_8bit"))
-    with pytest.raises(RecipeError, match="sm3 has no weight decay"):
-        optim.make([(nn.Linear(2, 2).parameters(), 0.1)], Optim(lr=0.1, kind="sm3", weight_decay=0.1))
