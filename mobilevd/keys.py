@@ -29,6 +29,7 @@ class _TwiceError(Exception):
 
 class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """As the library composes it. Errors: _TwiceError."""
         node, lines = super().compose_mapping_node(anchor), {}
         for key, _ in node.value:
             name, line = (key.tag, str(key.value)), key.start_mark.line + 1
