@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from mobilevd.cli_table import Json, show
+from mobilevd.device_settings import Effort
 
 app = typer.Typer()
 Rounding = Literal["adaround", "seq_mse"]
@@ -48,12 +49,13 @@ def phone_bundle(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     npu: Annotated[bool, typer.Option("--npu", help="Compile for the Snapdragon 8 Gen 3, and check it.")] = False,
     tiny_decoder: Annotated[Path | None, typer.Option(help="TAESD's weights, for its decoder (SVD only).")] = None,
+    effort: Annotated[Effort, typer.Option(help="With --npu: how long to look for a faster graph.")] = "default",
     as_json: Json = False,
 ) -> None:
     """What goes to a phone: quantized graphs, an example without torch, the NPU's binary, digests and sizes."""
     from mobilevd.stages import phone_bundle as stage
 
-    show(stage.write(model, out, npu, tiny_decoder), as_json)
+    show(stage.write(model, out, npu, tiny_decoder, effort), as_json)
 
 
 @app.command()

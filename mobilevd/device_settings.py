@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from mobilevd.section import Count, NotNegative, Positive, Section, Share
 
+Effort = Literal["default", "long", "longest"]
+
 
 class Quantize(Section):
     """Static QDQ quantization of the one-step network, calibrated on real latents.
@@ -66,7 +68,7 @@ class Profile(Section):
     """On-device timing of the quantized network: one task per device.
 
     ``sustain_s``: how long it runs without a pause after the timed runs. ``base``: the finetuned base is timed beside
-    it, on the host, in float.
+    it, on the host, in float. ``npu_effort``: how long the compiler for an emulated NPU looks for a faster graph.
     """
 
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("host-cpu",)
@@ -74,4 +76,5 @@ class Profile(Section):
     repeats: Count = 20
     sustain_s: NotNegative = 0.0
     base: bool = False
+    npu_effort: Effort = "default"
     phone: Phone = Phone()

@@ -55,6 +55,7 @@ def _open(job: dict) -> ort.InferenceSession:
         "soc_model": str(job["soc_model"]),
         "htp_arch": str(job["htp_arch"]),
         "enable_htp_fp16_precision": "1",
+        "htp_graph_finalization_optimization_mode": str(job["effort"]),
     }
     options.add_provider_for_devices([device], settings)
     return ort.InferenceSession(job["model"], options)

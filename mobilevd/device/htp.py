@@ -21,10 +21,12 @@ from mobilevd.artifacts import write_json
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import Target
+from mobilevd.device_settings import Effort
 from mobilevd.errors import EffectError, MobileVDError
 
 BORDER = ("QuantizeLinear", "DequantizeLinear")  # of the graph's own inputs and outputs: they run where the data is
 AGREES_DB = 25.0
+EFFORTS: dict[Effort, int] = {"default": 0, "long": 2, "longest": 3}  # 1, the shortest, came out as noise
 MB = 1e6
 
 Feed = dict[str, np.ndarray]
@@ -40,6 +42,7 @@ class NpuReport(BaseModel):
     context_mb: float
     compile_s: float
     emulated_s: float
+    effort: Effort
     sqnr_db: float | None = None
     sqnr_to_cpu_db: float | None = None
     tools: dict[str, str]
@@ -55,10 +58,11 @@ class NpuReport(BaseModel):
 
 
 def compile_and_run(
-    model: Path, target: Target, context: Path, feeds: Sequence[Feed] = ()
+    model: Path, target: Target, context: Path, feeds: Sequence[Feed] = (), effort: Effort = "default"
 ) -> tuple[NpuReport, list[np.ndarray]]:
     """Compile ``model`` into ``context`` (with its binary beside it); the first output for every feed, emulated.
 
+    ``effort``: how long the compiler looks for a graph that is faster on the phone.
     Errors: MobileVDError for a target without an NPU or a machine without the toolchain, EffectError when it fails.
     """
     if target.soc_model is None:
@@ -69,7 +73,7 @@ def compile_and_run(
     for old in _files(context):
         old.unlink()
     with TemporaryDirectory(prefix="htp-") as aside:
-        seen, outputs = _in_own_process(Path(model), target, context, feeds, Path(aside))
+        seen, outputs = _in_own_process(Path(model), target, context, feeds, effort, Path(aside))
     size = sum(path.stat().st_size for path in _files(context)) / MB
     report = NpuReport(
         target=target.name,
@@ -78,6 +82,7 @@ def compile_and_run(
         context_mb=size,
         compile_s=seen["compile_s"],
         emulated_s=seen["run_s"],
+        effort=effort,
         tools=seen["tools"],
     )
     return report, outputs
@@ -90,9 +95,11 @@ def require_installed() -> None:
         raise MobileVDError("Qualcomm's compiler is not installed", got="no onnxruntime_qnn", allowed=allowed)
 
 
-def check(float_model: Path, model: Path, target: Target, context: Path, feeds: Sequence[Feed]) -> NpuReport:
+def check(
+    float_model: Path, model: Path, target: Target, context: Path, feeds: Sequence[Feed], effort: Effort = "default"
+) -> NpuReport:
     """Compile ``model``, emulate it on ``feeds``, and compare with the float graph and with ``model`` on this CPU."""
-    report, emulated = compile_and_run(model, target, context, feeds)
+    report, emulated = compile_and_run(model, target, context, feeds, effort)
     float_net, cpu_net = open_session(float_model), open_session(model)
     near = min(sqnr_db(float_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
     same = min(sqnr_db(cpu_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
@@ -127,7 +134,7 @@ def require(report: NpuReport, min_sqnr_db: float) -> None:
 
 
 def _in_own_process(
-    model: Path, target: Target, context: Path, feeds: Sequence[Feed], aside: Path
+    model: Path, target: Target, context: Path, feeds: Sequence[Feed], effort: Effort, aside: Path
 ) -> tuple[dict, list[np.ndarray]]:
     paths = []
     for index, feed in enumerate(feeds):
@@ -138,6 +145,7 @@ def _in_own_process(
         "context": str(context),
         "soc_model": target.soc_model,
         "htp_arch": target.htp_arch,
+        "effort": EFFORTS[effort],
         "feeds": paths,
         "outputs": None,
         "compiled": str(aside / "compiled"),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobilevd.device.temporal_attention import TemporalAttention
 from mobilevd.errors import SurgeryError
 from mobilevd.method.cross_attention import OneTokenBlock, OneTokenTemporalBlock, TokenAttention
 from mobilevd.method.temporal_multiscale import DoubleFrames, HalveFrames
@@ -138,22 +139,21 @@ class SpatialBlock(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """A temporal transformer block: positions are rows, frames are what attention looks along."""
+    """A temporal transformer block; frames stay the first axis, for only attention looks along them."""
 
     def __init__(self, block: nn.Module):
         super().__init__()
         self.norm_in, self.ff_in = block.norm_in, block.ff_in
-        self.norm1, self.attn1, self.norm3, self.ff = block.norm1, block.attn1, block.norm3, block.ff
+        self.norm1, self.norm3, self.ff = block.norm1, block.norm3, block.ff
+        self.attn1 = TemporalAttention(block.attn1)
         self.attn2 = _cross(block, TEMPORAL)
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
         """x [F S C] → [F S C]."""
-        x = x.transpose(0, 1)
         x = self.ff_in(self.norm_in(x)) + x
         x = self.attn1(self.norm1(x)) + x
         x = self.attn2(x, token) + x
-        x = self.ff(self.norm3(x)) + x
-        return x.transpose(0, 1)
+        return self.ff(self.norm3(x)) + x
 
 
 class OneVector(nn.Module):

@@ -13,6 +13,7 @@ from mobilevd.artifacts import seal, verify, write_json
 from mobilevd.device import animate, htp, inputs, normal, preflight
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import SNAPDRAGON
+from mobilevd.device_settings import Effort
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.stages import models
 
@@ -39,9 +40,10 @@ decoder. Every file's sha256 is in `manifest.json`.
 {rows}
 """
 ON_NPU = """
-`npu/` holds the one step compiled for the Snapdragon 8 Gen 3 ({mb:.1f} MB, {partitions} partition; on Qualcomm's
-emulator {db:.1f} dB to ONNX Runtime's CPU). `QNN_SDK_ROOT=… sh npu/run_adb.sh` runs it on a phone that is plugged in,
-with Qualcomm's AI Engine Direct SDK, and compares its output. The script was never run on a phone: none was at hand.
+`npu/` holds the one step compiled for the Snapdragon 8 Gen 3 ({mb:.1f} MB, {partitions} partition, effort {effort}; on
+Qualcomm's emulator {db:.1f} dB to ONNX Runtime's CPU). `QNN_SDK_ROOT=… sh npu/run_adb.sh` runs it on a phone that is
+plugged in, with Qualcomm's AI Engine Direct SDK, and compares its output. The script was never run on a phone: none was
+at hand.
 """
 RUN_ADB = """#!/bin/sh
 # The one step on the NPU of a Snapdragon 8 Gen 3 that is plugged in: QNN_SDK_ROOT=... sh run_adb.sh
@@ -85,16 +87,22 @@ print("%.1f dB to ONNX Runtime on a CPU" % (10 * numpy.log10((wanted**2).sum() /
 """
 
 
-def write(model: str, out: Path, npu: bool = False, tiny_decoder: Path | None = None) -> list[dict]:
+def write(
+    model: str, out: Path, npu: bool = False, tiny_decoder: Path | None = None, effort: Effort = "default"
+) -> list[dict]:
     """Make the folder ``out`` from a bundle, whole or not at all; its files and their MB.
 
     Args:
         model: a bundle's folder, ``s3://…`` or ``models:/…``.
         npu: compile the network for the Snapdragon 8 Gen 3, and check it on the emulator.
         tiny_decoder: TAESD's weights, to take its decoder instead of the model's.
+        effort: with npu, how long the compiler looks for a faster graph.
     Errors: MobileVDError when ``out`` exists; IntegrityError for a bundle that changed or lacks a graph; EffectError
     when the NPU does not take the network as a whole.
     """
+    if effort != "default" and not npu:
+        what, allowed = "An effort, but nothing to compile", "it goes with --npu"
+        raise MobileVDError(what, got=effort, allowed=allowed, where="--effort")
     if (out := Path(out).resolve()).exists():
         raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
     bundle = models.folder(model)
@@ -113,7 +121,7 @@ def write(model: str, out: Path, npu: bool = False, tiny_decoder: Path | None = 
         shutil.copyfile(bundle / CARD, aside / "MODEL.md")
     if tiny_decoder is not None:
         _take_tiny_decoder(bundle, Path(tiny_decoder), aside / GRAPHS[-1])
-    told = _compiled(bundle, aside) if npu else ""
+    told = _compiled(bundle, aside, effort) if npu else ""
     rows = _sizes(aside)
     table = "\n".join(f"| {row['file']} | {row['MB']:.2f} |" for row in rows)
     (aside / "README.md").write_text(README.format(npu=told, rows=table), encoding="utf-8")
@@ -156,12 +164,12 @@ def _take_tiny_decoder(bundle: Path, weights: Path, target: Path) -> None:
     parity_db(decoder, target, spec, [spec.random(torch.Generator().manual_seed(0))])
 
 
-def _compiled(bundle: Path, folder: Path) -> str:
+def _compiled(bundle: Path, folder: Path, effort: Effort) -> str:
     """The context binary, inputs for a phone and what the CPU makes of them; what the README says of it."""
     there, plain = folder / NPU, bundle / animate.NETWORKS / animate.FLOAT
     preflight.check(folder / NETWORK, SNAPDRAGON).require()
     feed = _sample(folder)
-    report = htp.check(plain, folder / NETWORK, SNAPDRAGON, there / "c.onnx", [feed])
+    report = htp.check(plain, folder / NETWORK, SNAPDRAGON, there / "c.onnx", [feed], effort)
     htp.require(report, min_sqnr_db=0.0)  # how near it is to float was judged when it was quantized
     write_json(there / "report.json", report.model_dump(mode="json"))
     names = htp.inputs_of(there / "c.onnx")
@@ -174,7 +182,7 @@ def _compiled(bundle: Path, folder: Path) -> str:
     (there / "input_list.txt").write_text(line + "\n", encoding="utf-8")
     [binary] = there.glob("*.bin")
     (there / "run_adb.sh").write_text(RUN_ADB.replace("@BINARY@", binary.name), encoding="utf-8")
-    return ON_NPU.format(mb=report.context_mb, partitions=report.partitions, db=report.sqnr_to_cpu_db)
+    return ON_NPU.format(mb=report.context_mb, partitions=report.partitions, effort=effort, db=report.sqnr_to_cpu_db)
 
 
 def _sample(folder: Path) -> dict[str, np.ndarray]:

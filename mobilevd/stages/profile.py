@@ -124,7 +124,8 @@ def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
     found = preflight.check(onnx.path / QUANTIZED, target).require()
     job = Job("quantize", recipe, inputs, workdir)
     given = feeds(job, load(onnx.path), job.clips()[1], 1)
-    report = htp.check(onnx.path / FLOAT, onnx.path / QUANTIZED, target, workdir / "npu" / "context.onnx", given)
+    graphs, context = (onnx.path / FLOAT, onnx.path / QUANTIZED), workdir / "npu" / "context.onnx"
+    report = htp.check(*graphs, target, context, given, recipe.profile.npu_effort)
     report.save(workdir / "npu" / "report.json")
     htp.require(report, recipe.quantize.min_sqnr_db)
     figures = {name: getattr(report, name) for name in ("sqnr_db", "sqnr_to_cpu_db", "context_mb", "compile_s")}
@@ -136,6 +137,7 @@ def _emulated(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, tar
         "facts": {
             "device": f"{target.name} ({target.kind}; {target.runtime})",
             "latency": "none: an emulator's time is this machine's, not the phone's",
+            "compiler's effort": report.effort,
             "largest tensor": found.largest_tensor,
             "tools": ", ".join(f"{name} {version}" for name, version in report.tools.items()),
             "SiLU": collapse.said(silu),

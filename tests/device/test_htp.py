@@ -1,6 +1,7 @@
 """On Qualcomm's own compiler and emulator: the whole tiny network, and the collapse that silu.py is there for."""
 
 import sys
+from typing import get_args
 
 import numpy as np
 import one_step
@@ -13,6 +14,7 @@ from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import HOST_CPU, SNAPDRAGON
+from mobilevd.device_settings import Effort
 from mobilevd.errors import EffectError, MobileVDError
 
 pytest.importorskip("onnxruntime_qnn", reason="Qualcomm's compiler is built for Linux x86-64 alone")
@@ -78,6 +80,22 @@ def test_the_whole_network_is_one_partition_on_the_npu(graphs, tmp_path):
     assert 0 < report.context_mb == pytest.approx(sum(p.stat().st_size for p in tmp_path.iterdir()) / 1e6)
 
 
+def test_an_effort_reaches_the_compiler_and_changes_nothing_that_is_computed(forms, tmp_path):
+    source, quantized, feeds = collapse.graphs(tmp_path, rewritten=True)
+    binaries = []
+    for number, effort in enumerate(("default", "default", "long", "longest")):
+        report = htp.check(source, quantized, SNAPDRAGON, tmp_path / str(number) / "c.onnx", feeds, effort)
+        assert (report.effort, report.sqnr_db) == (effort, forms[collapse.OURS].npu.sqnr_db)
+        [binary] = (tmp_path / str(number)).glob("*.bin")
+        binaries.append(binary.read_bytes())
+    assert binaries[0] == binaries[1]
+    assert len(set(binaries)) == 3
+
+
+def test_every_effort_of_a_recipe_has_the_compilers_number():
+    assert set(htp.EFFORTS) == set(get_args(Effort))
+
+
 def test_a_device_without_an_npu_is_not_compiled_for(graphs, tmp_path):
     with pytest.raises(MobileVDError, match="no NPU"):
         htp.compile_and_run(graphs.quantized_path, HOST_CPU, tmp_path / "c.onnx")
@@ -87,7 +105,7 @@ def test_a_device_without_an_npu_is_not_compiled_for(graphs, tmp_path):
 def test_a_graph_that_falls_apart_is_refused_by_its_nodes(partitions):
     report = htp.NpuReport(
         target="t", partitions=partitions, on_cpu=["Add up.1/Add", "QuantizeLinear x"], context_mb=1.0, compile_s=1.0,
-        emulated_s=1.0, sqnr_db=40.0, sqnr_to_cpu_db=40.0, tools={},
+        emulated_s=1.0, sqnr_db=40.0, sqnr_to_cpu_db=40.0, effort="default", tools={},
     )  # fmt: skip
     with pytest.raises(EffectError, match="as a whole") as error:
         htp.require(report, 15.0)

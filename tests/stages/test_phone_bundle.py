@@ -118,11 +118,19 @@ def test_a_phones_bundle_has_estimates_but_no_float_graph_to_hold_an_npu_against
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_effort_without_an_npu_is_refused(bundle, tmp_path):
+    with pytest.raises(MobileVDError, match="nothing to compile"):
+        phone_bundle.write(str(bundle), tmp_path / "bundle", effort="long")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_npus_binary_comes_with_inputs_and_a_script_for_a_phone(bundle, tmp_path):
     pytest.importorskip("onnxruntime_qnn", reason="Qualcomm's compiler is built for Linux x86-64 alone")
-    phone_bundle.write(str(bundle), tmp_path / "bundle", npu=True)
+    phone_bundle.write(str(bundle), tmp_path / "bundle", npu=True, effort="long")
     npu = tmp_path / "bundle" / "npu"
     verify(tmp_path / "bundle")
+    assert json.loads((npu / "report.json").read_text())["effort"] == "long"
+    assert "effort long" in (tmp_path / "bundle" / "README.md").read_text()
     inputs = dict(word.split(":=") for word in (npu / "input_list.txt").read_text().split())
     assert set(inputs.values()) == {f"sample/{name}.raw" for name in ("noise", "image_latents", "token", "ids")}
     assert np.fromfile(npu / "sample" / "noise.raw", "<f4").size == whole_bundle.FRAMES * 4 * 8 * 8
