@@ -36,6 +36,7 @@ PLANS = {
     "network": Plan(steps=8000, lr=5.0e-4, warmup=100, ema=0.998, checkpoint_every=100),
     "longer-1": Plan(steps=7500, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=1),
     "longer-2": Plan(steps=5000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=2),
+    "longer-3": Plan(steps=6000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=3),
 }
 ROUNDS = sum(name.startswith("longer-") for name in PLANS)
 
