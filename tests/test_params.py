@@ -152,6 +152,7 @@ def other(value) -> list:
         "after_downsampler",
         "clip",
         "previous",
+        "longest",
         f"{value}x",
     ]
 
