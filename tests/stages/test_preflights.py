@@ -62,4 +62,4 @@ def test_nothing_is_compiled_for_a_phone_that_the_preflight_refuses(bundle, tmp_
     of_rank_five(tmp_path / "onnx" / "float.onnx")
     monkeypatch.setattr(phone_bundle.htp, "check", lambda *_: pytest.fail("compiled"))
     with pytest.raises(EffectError, match="product: MatMul of rank 5"):
-        phone_bundle._compiled(bundle, tmp_path)
+        phone_bundle._compiled(bundle, tmp_path, "default")
