@@ -1,7 +1,8 @@
-"""Attention along time for the Snapdragon 8 Gen 3's NPU, as SVD writes it and as it ships: compilation, and noise.
+"""Attention along time as SVD writes it and as it ships: the NPU's compilation and noise, and the time on this CPU.
 
 Usage: python benchmarks/time_attention.py FOLDER [--frames 7] [--heads 2] [--positions 64 128 256]. Random weights and
-inputs, W8A16; each size of each form is compiled and run once on Qualcomm's emulator, and printed as JSON.
+inputs. In W8A16 each size of each form is compiled for the Snapdragon 8 Gen 3 and run once on Qualcomm's emulator; in
+float it is timed on ONNX Runtime's CPU. Printed as JSON.
 """
 
 import argparse
@@ -15,13 +16,15 @@ from mobilevd.device import calibrate, htp
 from mobilevd.device.export import export
 from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.inputs import GraphSpec, InputSpec
+from mobilevd.device.profile import profile
 from mobilevd.device.quantize import quantize
 from mobilevd.device.session import open_session
-from mobilevd.device.targets import SNAPDRAGON
+from mobilevd.device.targets import HOST_CPU, SNAPDRAGON
 from mobilevd.device.temporal_attention import TemporalAttention
 from mobilevd.svd.unet import Attention
 
-CHANNELS, OPSET = 64, 20  # of a head, as SVD has it
+CHANNELS = 64  # of a head, as SVD has it
+OPSET, RUNS = 20, 20
 
 
 class EachPosition(nn.Module):
@@ -56,7 +59,7 @@ def main() -> None:
 
 
 def seen(form: str, shape: tuple[int, int, int], folder: Path) -> dict:
-    """Seconds of the compiler and dB to float, on this CPU and on the emulator."""
+    """Seconds of the compiler, dB to float on this CPU and on the emulator, and milliseconds of float on this CPU."""
     torch.manual_seed(0)
     attention = Attention(query_dim=shape[2], heads=shape[2] // CHANNELS, dim_head=CHANNELS).requires_grad_(False)
     spec = GraphSpec(inputs=(InputSpec(name="x", shape=shape),), outputs=(InputSpec(name="y", shape=shape),))
@@ -68,7 +71,8 @@ def seen(form: str, shape: tuple[int, int, int], folder: Path) -> dict:
     on_cpu = sqnr_db(*(open_session(path).run(None, feeds[0])[0] for path in (source, target)))
     report = htp.check(source, target, SNAPDRAGON, folder / "npu" / "context.onnx", feeds)
     figures = {"cpu_db": on_cpu, "npu_db": report.sqnr_db, "npu_to_cpu_db": report.sqnr_to_cpu_db}
-    figures |= {"compile_s": report.compile_s, "context_mb": report.context_mb}
+    host = profile(source, feeds[0], HOST_CPU, warmup=1, repeats=RUNS)
+    figures |= {"compile_s": report.compile_s, "context_mb": report.context_mb, "cpu_ms": host.figures["p50_ms"].value}
     return {name: round(value, 2) for name, value in figures.items()} | {"partitions": report.partitions}
 
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from mobilevd.errors import SurgeryError
 
+EXTRAS = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj")  # None in SVD's
+PLAIN = {"residual_connection": False, "rescale_output_factor": 1.0}
+
 
 class TemporalAttention(nn.Module):
     """Every position looks along its own frames; the weights are those of ``attention``, shared with it.
@@ -41,9 +44,7 @@ class TemporalAttention(nn.Module):
 
 
 def _require_plain(attention: nn.Module) -> None:
-    extras = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj")
-    found = [name for name in extras if getattr(attention, name, None) is not None]
-    found += [name for name in ("residual_connection",) if getattr(attention, name, False)]
-    if found or getattr(attention, "rescale_output_factor", 1.0) != 1.0:
-        got = ", ".join(found) or f"rescale_output_factor {attention.rescale_output_factor}"
-        raise SurgeryError("This temporal attention has no form for phones", got=got, allowed="SVD's own")
+    found = [name for name in EXTRAS if getattr(attention, name, None) is not None]
+    found += [name for name, plain in PLAIN.items() if getattr(attention, name, plain) != plain]
+    if found:
+        raise SurgeryError("This temporal attention has no form for phones", got=", ".join(found), allowed="SVD's own")
