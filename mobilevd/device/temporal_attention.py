@@ -45,6 +45,7 @@ class TemporalAttention(nn.Module):
 
 def _require_plain(attention: nn.Module) -> None:
     found = [name for name in EXTRAS if getattr(attention, name, None) is not None]
-    found += [name for name, plain in PLAIN.items() if getattr(attention, name, plain) != plain]
+    given = {name: getattr(attention, name, plain) for name, plain in PLAIN.items()}
+    found += [f"{name} {value}" for name, value in given.items() if value != PLAIN[name]]
     if found:
         raise SurgeryError("This temporal attention has no form for phones", got=", ".join(found), allowed="SVD's own")
