@@ -7,6 +7,7 @@ from pathlib import Path
 from mobilevd.errors import RecipeError
 from mobilevd.packages import project_root
 from mobilevd.params import Recipe
+from mobilevd.settings import Optim
 
 
 def run_folder(flow: str, run_id: str) -> str:
@@ -63,6 +64,7 @@ def _check_apart(devices: tuple[str, ...]) -> None:
 def _check_tools(recipe: Recipe) -> None:
     """Errors: MobileVDError for an unknown device, or a tool that is missing here, where its step runs here too."""
     from mobilevd.device import targets
+    from mobilevd.training import optim
 
     kinds = {targets.find(device).kind for device in recipe.profile.devices}
     elsewhere = {step for step, machine in recipe.machines.steps.items() if machine.image is not None}
@@ -74,6 +76,16 @@ def _check_tools(recipe: Recipe) -> None:
         from mobilevd.device import htp
 
         htp.require_installed()
+    for step, settings in _optimizers(recipe):
+        if step not in elsewhere:
+            optim.require_installed(settings)
+
+
+def _optimizers(recipe: Recipe) -> list[tuple[str, Optim]]:
+    """Every optimizer of the recipe, beside the step that moves it."""
+    duels = {step: getattr(recipe, step).adversarial for step in ("distill", "prune", "funnel")}
+    both = [(step, settings) for step, duel in duels.items() for settings in (duel.generator, duel.discriminator)]
+    return [("finetune", recipe.finetune.optim), *both]
 
 
 def _check_frames(recipe: Recipe) -> None:

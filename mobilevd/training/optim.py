@@ -57,6 +57,12 @@ def make(groups: list[Group], settings: Optim, fused: bool = True) -> torch.opti
     return kind(given, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
+def require_installed(settings: Optim) -> None:
+    """Errors: RecipeError where the library of the recipe's optimizer is missing."""
+    if settings.kind not in IN_TORCH:
+        _from_library(settings.kind)
+
+
 def share(step: int, steps: int, settings: Optim) -> float:
     """Share of the peak rate at ``step`` (from 0) of ``steps``: 1/n … 1 over n warm-up steps, then the curve."""
     warm = settings.warmup_steps

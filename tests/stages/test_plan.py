@@ -1,6 +1,7 @@
 """What is said before and after a run, and what is refused before it starts."""
 
 import importlib.util
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -100,6 +101,23 @@ def test_a_tool_that_is_not_installed_is_told_before_any_stage(base, monkeypatch
         plan.announce(recipe(base, **changes), "/runs/1")
     elsewhere = {"steps": {step: {"image": "with-the-tool"}}}
     plan.announce(recipe(base, machines=elsewhere, **changes), "/runs/1")
+
+
+@pytest.mark.parametrize(
+    ("step", "player"),
+    [("finetune", None), ("distill", "generator"), ("prune", "discriminator"), ("funnel", "generator")],
+)
+def test_an_optimizer_whose_library_is_missing_is_told_before_any_stage(base, monkeypatch, step, player):
+    asked = recipe(base).model_dump(mode="json")
+    asked[step]["adversarial" if player else "optim"].update(
+        {player: {"lr": 1.0e-3, "kind": "adamw_8bit"}} if player else {"kind": "adamw_8bit"}
+    )
+    plan.announce(check(asked), "/runs/1")
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(RecipeError, match="pip install bitsandbytes"):
+        plan.announce(check(asked), "/runs/1")
+    elsewhere = {"machines": {"steps": {step: {"image": "with-the-library"}}}}
+    plan.announce(check(asked | elsewhere), "/runs/1")
 
 
 def test_base_that_is_none_is_refused_before_any_stage(tmp_path):
