@@ -67,16 +67,14 @@ def _start_linear(vae: AutoencoderKLTemporalDecoder, clips: list[Tensor]) -> Non
 
 def _principal_components(clips: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (768,), components (32, 768) and their standard deviations (32,) of pixel patches in [-1, 1]."""
-    frames = torch.stack([clip[index] for clip in clips for index in (0, 7)])
-    patches = [
-        F.pixel_unshuffle(part.float() / 127.5 - 1, PATCH).transpose(0, 1).flatten(1) for part in frames.split(64)
-    ]
-    count = sum(part.shape[1] for part in patches)
-    mean = sum(part.sum(1) for part in patches) / count
-    covariance = sum((part - mean[:, None]) @ (part - mean[:, None]).T for part in patches) / count
-    values, vectors = torch.linalg.eigh(covariance.double())
+    count, total, products = 0, 0.0, 0.0
+    for clip in clips:  # one at a time: all patches at once would be gigabytes
+        patches = F.pixel_unshuffle(clip[[0, 7]].double() / 127.5 - 1, PATCH).transpose(0, 1).flatten(1)
+        count, total, products = count + patches.shape[1], total + patches.sum(1), products + patches @ patches.T
+    mean = total / count
+    values, vectors = torch.linalg.eigh(products / count - torch.outer(mean, mean))
     top = slice(-GROUPS, None)
-    return mean, vectors[:, top].flip(1).T.float(), values[top].flip(0).sqrt().float()
+    return mean.float(), vectors[:, top].flip(1).T.float(), values[top].flip(0).sqrt().float()
 
 
 def _to_triples(conv: nn.Conv2d, rows: Tensor, offsets: Tensor) -> None:

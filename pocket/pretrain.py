@@ -32,6 +32,7 @@ from mobilevd.svd.unet import VideoUNet, config_of
 STATE = project_root() / ".cache" / "pocket"
 BASE = project_root() / "pocket" / "base"
 CLIPS_PER_PHOTO = 45
+# Both decoder rounds were drawn with seed 0, by other code; a next one needs a seed of its own, or sees the same clips.
 PLANS = {
     "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),
@@ -42,14 +43,14 @@ PLANS = {
     "longer-2": Plan(steps=5000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=2),
     "longer-3": Plan(steps=6000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=3),
 }
-DECODER_ROUNDS, ROUNDS = (sum(name.startswith(part) for name in PLANS) for part in ("decoder-", "longer-"))
+DECODER_ROUNDS, NETWORK_ROUNDS = (sum(name.startswith(part) for name in PLANS) for part in ("decoder-", "longer-"))
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.command("corpus")
 def make_corpus() -> list[Path]:
-    """Render and cut the training clips (6.5 GB of pixels)."""
+    """Render and cut the training clips (6.3 GB of pixels)."""
     return corpus.build(project_root() / "data", _more_photos(), STATE / "corpus", CLIPS_PER_PHOTO)
 
 
@@ -83,7 +84,7 @@ def make_network() -> None:
 
 
 @app.command("longer")
-def make_network_longer(lap: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=ROUNDS)]) -> None:
+def make_network_longer(lap: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=NETWORK_ROUNDS)]) -> None:
     """Train the UNet on from where it stands, by the plan of ROUND (``PLANS``); for one more, add a plan."""
     _train_network(f"longer-{lap}", Base(STATE / "base").unet())
 
@@ -119,7 +120,7 @@ def everything() -> None:
     for lap in range(1, DECODER_ROUNDS + 1):
         make_decoder(lap)
     make_network()
-    for lap in range(1, ROUNDS + 1):
+    for lap in range(1, NETWORK_ROUNDS + 1):
         make_network_longer(lap)
     export()
 
@@ -145,7 +146,8 @@ def _write_facts() -> None:
         "plans": {part: vars(plan) for part, plan in PLANS.items()},
         "losses": {part: _last_loss(part) or before.get(part) for part in PLANS},
         "clips_per_photo": CLIPS_PER_PHOTO,
-        "trained_on": sorted(p.name for p in [*_sources("photos"), *_sources("videos"), *_more_photos()]),
+        "trained_on": sorted(p.name for folder in ("photos", "videos") for p in _sources(folder)),
+        "decoder_2_trained_on_too": sorted(p.name for p in _more_photos()),
         "parts": list(PARTS),
         "torch": torch.__version__,
         "python": platform.python_version(),

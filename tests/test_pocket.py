@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from safetensors.torch import load_file
 from torch import nn
 
 from mobilevd.evaluation import lpips
@@ -73,7 +74,11 @@ def test_a_clip_is_varied_into_whole_patches_of_other_sizes_and_colours(scripts)
     assert all(one.shape[-2] * one.shape[-1] <= decoder.SIDE**2 for one in made)
     assert {one.shape[-2] for one in made} == {*range(128, 257, 16)}
     assert len({tuple(one[0, :, 0, 0].argsort().tolist()) for one in made}) == 6
-    assert all(one.abs().max() <= 1 for one in made)
+    assert len({round(one.median().item(), 3) for one in made}) > 30  # the middle colour, by each one's gamma
+    slope = torch.linspace(-1, 1, 512).expand(2, 3, 256, 512)
+    made_of_it = [decoder.varied(slope, torch.Generator().manual_seed(seed)) for seed in range(40)]
+    assert {bool(one[0, 0, 0, 0] < one[0, 0, 0, -1]) for one in made_of_it} == {True, False}
+    assert len({round(one.min().item(), 3) for one in made_of_it}) > 20  # cut at another place each time
     torch.testing.assert_close(made[3], decoder.varied(clip, torch.Generator().manual_seed(3)), rtol=0, atol=0)
 
 
@@ -87,6 +92,10 @@ def test_the_decoder_learns_alone_and_its_heads_with_it(scripts, tmp_path):
     moved = {name.split(".")[0] for name, weight in vae.state_dict().items() if not torch.equal(weight, before[name])}
     assert moved == {"decoder"}
     assert vae.state_dict().keys() == before.keys()
+    torch.manual_seed(plan.seed)
+    start = pretrain.decoder.Taught(nn.Identity()).heads.state_dict()
+    left = load_file(tmp_path / "state" / "checkpoint.safetensors")
+    assert all(not torch.equal(left[f"net.heads.{name}"], weight) for name, weight in start.items() if weight.ndim > 1)
 
 
 def test_the_decoder_is_judged_by_heads_that_it_does_not_move_and_that_do_not_move_it(scripts):

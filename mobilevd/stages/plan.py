@@ -78,7 +78,7 @@ def _check_tools(recipe: Recipe) -> None:
         htp.require_installed()
     for step, settings in _optimizers(recipe):
         if step not in elsewhere:
-            optim.require_installed(settings)
+            optim.require_installed(settings, step)
 
 
 def _optimizers(recipe: Recipe) -> list[tuple[str, Optim]]:

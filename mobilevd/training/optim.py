@@ -57,10 +57,10 @@ def make(groups: list[Group], settings: Optim, fused: bool = True) -> torch.opti
     return kind(given, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
-def require_installed(settings: Optim) -> None:
-    """Errors: RecipeError where the library of the recipe's optimizer is missing."""
+def require_installed(settings: Optim, stage: str) -> None:
+    """Errors: RecipeError where the library of an optimizer of ``stage`` is missing."""
     if settings.kind not in IN_TORCH:
-        _from_library(settings.kind)
+        _from_library(settings.kind, stage)
 
 
 def share(step: int, steps: int, settings: Optim) -> float:
@@ -118,7 +118,7 @@ def _flatten(state: dict[str, Any], before: str, into: dict[str, Tensor]) -> Non
             into[before + name + ("" if isinstance(value, Tensor) else NUMBER)] = torch.as_tensor(value)
 
 
-def _from_library(kind: str) -> type[torch.optim.Optimizer]:
+def _from_library(kind: str, stage: str = "the stage") -> type[torch.optim.Optimizer]:
     module, name = LIBRARY[kind]
     try:
         return getattr(importlib.import_module(module), name)
@@ -128,5 +128,5 @@ def _from_library(kind: str) -> type[torch.optim.Optimizer]:
             "The optimizer's library is not installed",
             got=f"{kind}: {error}",
             allowed="adamw, which needs none",
-            where=f"pip install {package}, or kind: of the stage's optim",
+            where=f"pip install {package}, or kind: of the optimizer of {stage}",
         ) from None

