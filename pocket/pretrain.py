@@ -32,7 +32,7 @@ from mobilevd.svd.unet import VideoUNet, config_of
 STATE = project_root() / ".cache" / "pocket"
 BASE = project_root() / "pocket" / "base"
 CLIPS_PER_PHOTO = 45
-# Both decoder rounds were drawn with seed 0, by other code; a next one needs a seed of its own, or sees the same clips.
+# Both decoder rounds ran with seed 0, the first by older code; give a next one another seed, or it sees the same clips.
 PLANS = {
     "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
     "image_encoder": Plan(steps=150, lr=2.0e-3, ema=0.99),

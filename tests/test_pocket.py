@@ -86,7 +86,8 @@ def test_the_decoder_learns_alone_and_its_heads_with_it(scripts, tmp_path):
     corpus, pretrain, resumable = scripts
     vae = AutoencoderKLTemporalDecoder.from_pretrained(POCKET / "base" / "vae", torch_dtype=torch.float32)
     before = {name: weight.clone() for name, weight in vae.state_dict().items()}
-    corpus._write(tmp_path / "clip.safetensors", torch.randint(256, (14, 3, 128, 128), dtype=torch.uint8))
+    pixels = torch.randint(256, (14, 3, 128, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    corpus._write(tmp_path / "clip.safetensors", pixels)
     plan = resumable.Plan(steps=1, lr=1e-3, warmup=1, ema=0.5)
     pretrain.decoder.train_decoder(vae, [tmp_path / "clip.safetensors"], plan, tmp_path / "state")
     moved = {name.split(".")[0] for name, weight in vae.state_dict().items() if not torch.equal(weight, before[name])}
