@@ -8,9 +8,10 @@ from pathlib import Path
 import corpus
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from resumable import Plan, train
 from torch import Tensor, nn
+
+from mobilevd.svd.upstream import AutoencoderKLTemporalDecoder
 
 PATCH, LATENTS, GROUPS = 16, 8, 32
 CONFIG = {

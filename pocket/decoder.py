@@ -11,11 +11,11 @@ import corpus
 import torch
 import torch.nn.functional as F
 from autoencoder import PATCH, edges
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from resumable import Plan, train
 from torch import Tensor, nn
 
 from mobilevd.evaluation import lpips
+from mobilevd.svd.upstream import AutoencoderKLTemporalDecoder
 from mobilevd.training.precision import autocast, has
 
 FRAMES, SIDE = 5, 256

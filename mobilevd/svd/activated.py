@@ -6,11 +6,11 @@ every bit from run to run (``tests/svd/test_lean.py``); no second derivative. **
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mobilevd.svd.inference import OverTime
+from mobilevd.svd.upstream import ResnetBlock2D, TemporalResnetBlock
 
 CONVOLUTIONS = (nn.Conv2d, OverTime)
 

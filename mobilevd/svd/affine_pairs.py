@@ -6,11 +6,10 @@
 
 from collections.abc import Callable
 
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from torch import nn
 
 from mobilevd.errors import SurgeryError
+from mobilevd.svd.upstream import Attention, AttnProcessor, AttnProcessor2_0, ResnetBlock2D, TemporalResnetBlock
 
 WHERE = ("spatial", "temporal", "all")
 TEMPORAL = (".temporal_transformer_blocks.", ".motion_modules.", ".temp_attentions.", ".transformer_in.")

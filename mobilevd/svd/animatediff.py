@@ -4,12 +4,10 @@
 **Keeps** every layer that mixes frames is either found or named (``tests/method/test_temporal_pruning.py``).
 """
 
-from diffusers.models.resnet import TemporalConvLayer
-from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
 from mobilevd.svd.unet import SpatioTemporalResBlock, TransformerSpatioTemporalModel
+from mobilevd.svd.upstream import AnimateDiffTransformer3D, TemporalConvLayer, TransformerTemporalModel
 
 __all__ = ["AnimateDiffTransformer3D", "foreign_temporal_layers", "motion_modules"]
 KNOWN = (SpatioTemporalResBlock, TransformerSpatioTemporalModel, AnimateDiffTransformer3D)

@@ -5,11 +5,11 @@ An autoencoder with 3·p² input channels sees p x p space-to-depth pixels (pock
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from jaxtyping import Float
 from torch import Tensor
 
 from mobilevd.shapes import Images, Video
+from mobilevd.svd.upstream import AutoencoderKLTemporalDecoder
 
 __all__ = ["AutoencoderKLTemporalDecoder", "decode", "downscale", "encode", "patch_size"]
 

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
-from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
@@ -27,6 +25,8 @@ from mobilevd.svd import autoencoder, weights
 from mobilevd.svd.conditioning import image_tokens
 from mobilevd.svd.scheduler import Schedule, read
 from mobilevd.svd.unet import VideoUNet
+from mobilevd.svd.upstream import AutoencoderKLTemporalDecoder
+from mobilevd.svd.upstream import logging as diffusers_logging
 
 POCKET = "pocket"
 PARTS = ("unet", "vae", "image_encoder")

@@ -7,9 +7,6 @@ and gradients, and every bit from run to run (``tests/svd/test_lean.py``); no se
 """
 
 import torch
-from diffusers.models.activations import GEGLU
-from diffusers.models.attention import FeedForward
-from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -17,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from mobilevd.svd import activated
 from mobilevd.svd.activated import precision
 from mobilevd.svd.inference import OverTime, over_time
+from mobilevd.svd.upstream import GEGLU, FeedForward, ResnetBlock2D, TemporalResnetBlock
 
 ROWS = 512
 

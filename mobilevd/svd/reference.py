@@ -5,10 +5,10 @@ counts (``tests/svd/test_reference.py``).
 """
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mobilevd.svd.unet import VideoUNet
+from mobilevd.svd.upstream import AutoencoderKLTemporalDecoder
 
 UNET = {
     "sample_size": 96,

@@ -6,11 +6,11 @@
 
 from pathlib import Path
 
-from diffusers.models.autoencoders.vae import DecoderTiny
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.svd import weights
+from mobilevd.svd.upstream import DecoderTiny
 
 DOWNSCALE, SCALING_FACTOR = 8, 0.18215  # of Stable Diffusion's latents
 

@@ -8,15 +8,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffusers import UNetSpatioTemporalConditionModel
-from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
-from diffusers.models.attention_processor import Attention
-from diffusers.models.resnet import AlphaBlender, SpatioTemporalResBlock
-from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.errors import SurgeryError
+from mobilevd.svd.upstream import (
+    AlphaBlender,
+    Attention,
+    BasicTransformerBlock,
+    SpatioTemporalResBlock,
+    TemporalBasicTransformerBlock,
+    TransformerSpatioTemporalModel,
+    UNetSpatioTemporalConditionModel,
+)
 
 __all__ = [
     "AlphaBlender",
