@@ -99,8 +99,12 @@ def rendered(
     photo: UInt8[Tensor, "3 Hp Wp"], source_sha256: str, index: int, clip: Clip
 ) -> tuple[UInt8[Tensor, "F 3 H W"], str]:
     """Clip number ``index`` of a photograph and its motion's name: a function of the file's bytes and the number."""
-    seed = int(hashlib.sha256(f"{source_sha256}:{index}".encode()).hexdigest()[:15], 16)
-    return render(photo, clip, seed)
+    return render(photo, clip, seed_of(source_sha256, index))
+
+
+def seed_of(source_sha256: str, index: int) -> int:
+    """What clip number ``index`` of a photograph is drawn by."""
+    return int(hashlib.sha256(f"{source_sha256}:{index}".encode()).hexdigest()[:15], 16)
 
 
 def motion(video: UInt8[Tensor, "F 3 H W"]) -> float:
