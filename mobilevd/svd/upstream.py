@@ -2,7 +2,7 @@
 
 Where they are installed, diffusers loads bitsandbytes, and torch's whole compiler with it, for quantizers, and scipy
 for schedulers. Nothing here uses either, and they take about a third of a process's start (``benchmarks/start.py``); so
-it does not see them.
+it does not see them, and transformers, which it loads, no scipy.
 **Keeps** both there for whoever asks for them (``tests/svd/test_upstream.py``).
 """
 
