@@ -15,7 +15,7 @@ from torch import Tensor
 from mobilevd.artifacts import StageRecord
 from mobilevd.evaluation import fvd, i3d
 from mobilevd.packages import project_root
-from mobilevd.params import load
+from mobilevd.params import Recipe, load
 from mobilevd.progress import track
 from mobilevd.settings import Clip
 from mobilevd.stages import contenders, sampling
@@ -33,12 +33,15 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load(options.recipe)
     record = StageRecord.model_validate_json((options.run / "prepare" / "record.json").read_bytes())
-    print(json.dumps(distances(recipe, record), indent=2))
+    base = bases.load(recipe.base)
+    if record.parents["base"] != base.digest:
+        parser.error(f"{options.run} was prepared with another base than {base.folder}")
+    print(json.dumps(distances(recipe, base, record), indent=2))
 
 
-def distances(recipe, record: StageRecord) -> dict:
+def distances(recipe: Recipe, base: bases.Base, record: StageRecord) -> dict:
     """Set of clips → its FVD to the real ones, and to the autoencoder's."""
-    held, base, net = contenders.held_out(recipe, record), bases.load(recipe.base), i3d.load()
+    held, net = contenders.held_out(recipe, record), i3d.load()
     table = manifest.joined([record.artifacts["clips"].read(manifest.CLIPS)])
     rows = [row for row in table.to_pylist() if row["split"] == "validation"]
     sources = [rows[number] for number in held.numbers]

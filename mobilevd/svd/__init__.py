@@ -2,4 +2,4 @@
 
 import logging
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # diffusers imports it; it warns of what is not used here
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # whoever loads it: it warns of what is not used here

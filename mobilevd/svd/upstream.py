@@ -1,6 +1,6 @@
-"""What is used of diffusers: the one place that imports it.
+"""What is used of diffusers' networks: the one place that imports them.
 
-Where they are installed, diffusers loads bitsandbytes, and torch's whole compiler with it, for quantizers, and scipy
+Where they are installed, diffusers loads bitsandbytes, and more of torch's compiler with it, for quantizers, and scipy
 for schedulers. Nothing here uses either, and they take about a third of a process's start (``benchmarks/start.py``); so
 it does not see them, and transformers, which it loads, no scipy.
 **Keeps** both there for whoever asks for them (``tests/svd/test_upstream.py``).
