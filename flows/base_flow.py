@@ -72,7 +72,7 @@ class RecipeFlow(FlowSpec):
         from gang import leads
 
         began = time.time()
-        with place.checkpoints(push=leads()), live(current.card):
+        with place.checkpoints(push=leads()), live(current.card), place.reachable():
             record = stage(recipe, records, place.workdir, **options)
         if record is None:
             return None

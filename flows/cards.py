@@ -13,6 +13,7 @@ from PIL import ImageSequence
 
 from mobilevd import progress
 from mobilevd.artifacts import StageRecord
+from mobilevd.errors import MobileVDError
 
 REFRESH_S = 5.5  # the least between two pages: 5 by metaflow's default
 
@@ -38,8 +39,9 @@ def live(card) -> Iterator[None]:
     try:
         with progress.shown(add):
             yield
-    except MetaflowException as error:
-        card.append(Markdown(f"# Stopped\n```\n{error}\n```"))
+    except Exception as error:
+        said = str(error) if isinstance(error, (MobileVDError, MetaflowException)) else repr(error)
+        card.append(Markdown(f"# Stopped\n```\n{said}\n```"))
         if not drawn_at:
             draw()
         time.sleep(max(0.0, drawn_at + REFRESH_S - time.monotonic()))

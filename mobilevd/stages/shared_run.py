@@ -5,6 +5,7 @@ its newest checkpoint there, or takes the record of what it had finished (``test
 folder on this disk is used as it is.
 """
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,6 +98,24 @@ class SharedRun:
             done.set()
             pushing.join()
             self._push()
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """The pages that an error of the body names are pushed, and the error names them by where they lie then."""
+        try:
+            yield
+        except MobileVDError as error:
+            pages = re.findall(rf"{re.escape(self._here)}.+?\.html", error.where or "") if self.is_remote else []
+            if not pages:
+                raise
+            try:
+                for folder in {Path(page).parent for page in pages}:
+                    remote.push(folder, self._there(folder))
+            except MobileVDError as unreached:
+                progress.say(f"the page stays on this machine: {unreached}")
+                raise error from None
+            where = error.where.replace(self._here, f"{self.address}/")
+            raise type(error)(error.what, got=error.got, allowed=error.allowed, where=where) from error
 
     def _push_until(self, done: threading.Event) -> None:
         """Errors of the store are said once and tried again; the last push, after the body, raises them."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mobilevd import progress
 from mobilevd.artifacts import Artifact, StageRecord
+from mobilevd.errors import DataError
 
 REFRESH_S = 0.1
 
@@ -37,19 +38,20 @@ def cards(monkeypatch):
     return cards
 
 
-def fail(cards, card: Card, pictures: list[Path]) -> None:
+def fail(cards, card: Card, pictures: list[Path], error: Exception) -> None:
     with cards.live(card):
         for picture in pictures:
             progress.picture("strip", picture)
-        raise MetaflowException("asked to stop (SIGTERM)")
+        raise error
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_task_that_fails_has_the_reason_on_its_page(cards, tmp_path, count):
+@pytest.mark.parametrize("kind", [MetaflowException, DataError, RuntimeError])
+def test_a_task_that_fails_has_the_reason_on_its_page(cards, tmp_path, count, kind):
     Image.new("RGB", (8, 8)).save(tmp_path / "strip.png")
     card = Card()
-    with pytest.raises(MetaflowException):
-        fail(cards, card, [tmp_path / "strip.png"] * count)
+    with pytest.raises(kind):
+        fail(cards, card, [tmp_path / "strip.png"] * count, kind("asked to stop (SIGTERM)"))
     assert len(card.page) == count + 1
     assert "asked to stop (SIGTERM)" in str(card.page[-1])
 

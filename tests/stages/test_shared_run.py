@@ -12,7 +12,7 @@ import torch
 
 from mobilevd import remote
 from mobilevd.artifacts import Artifact, StageRecord, seal
-from mobilevd.errors import MobileVDError
+from mobilevd.errors import DataError, MobileVDError
 from mobilevd.registry import runs
 from mobilevd.stages import shared_run
 from mobilevd.stages.shared_run import SharedRun
@@ -135,6 +135,43 @@ def test_a_record_names_what_was_pushed_and_its_pictures_are_found_beside_it(mac
     assert left.facts == {"page": f"{address}/evaluate/page.html", "said": "nothing"}
     assert remote.read(left.facts["page"]) == b"<p>"
     assert StageRecord.model_validate_json(remote.read(f"{address}/evaluate/record.json")) == left
+
+
+def failed_with_a_page(place: SharedRun) -> None:
+    page = place.workdir / "data_docs" / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("<p>")
+    (page.parent / "style.css").write_text("p {}")
+    with place.reachable():
+        raise DataError("The clips do not fit", got="12", allowed="48", where=f"min_train_clips; {page.resolve()}")
+
+
+def test_a_page_that_an_error_names_is_pushed_and_named_by_where_it_lies_then(machine, address):
+    machine("first")
+    with pytest.raises(DataError, match="The clips do not fit") as failed:
+        failed_with_a_page(SharedRun(address, "prepare"))
+    assert failed.value.where == f"min_train_clips; {address}/prepare/data_docs/index.html"
+    assert (failed.value.got, failed.value.allowed) == ("12", "48")
+    assert set(remote.names(f"{address}/prepare/data_docs")) == {"index.html", "style.css"}
+
+
+def test_an_error_is_still_the_stages_own_where_its_page_cannot_be_pushed(machine, address, monkeypatch, capsys):
+    def push(*_: object) -> None:
+        raise MobileVDError("The store does not answer")
+
+    machine("first")
+    monkeypatch.setattr(remote, "push", push)
+    place = SharedRun(address, "prepare")
+    with pytest.raises(DataError, match="The clips do not fit") as failed:
+        failed_with_a_page(place)
+    assert str(place.workdir.resolve()) in failed.value.where
+    assert "The store does not answer" in capsys.readouterr().err
+
+
+def test_a_page_on_this_disk_is_named_as_it_is(tmp_path):
+    with pytest.raises(DataError) as failed:
+        failed_with_a_page(SharedRun(str(tmp_path), "prepare"))
+    assert failed.value.where == f"min_train_clips; {tmp_path}/prepare/data_docs/index.html"
 
 
 def test_a_run_on_this_disk_stays_where_it_is(tmp_path):
