@@ -72,22 +72,11 @@ def otherwise(photo: Path, row: dict, clip: Clip, draw: int) -> Tensor:
     """The clip of ``row`` with its first view and what lies before it, and the motion of another seed."""
     pixels = clips.photograph(photo)
     seed = clips.seed_of(row["source_sha256"], int(row["clip_id"].rpartition("#")[2]))
-    generator, (kind, first) = _camera(pixels, clip, seed)
+    motion, first, generator = render.drawn(pixels, clip, seed)
     seed += 1 + draw
-    while (other := _camera(pixels, clip, seed)[1])[0] != kind and "parallax" in (kind, other[0]):
+    while (other := render.drawn(pixels, clip, seed))[0] != motion and "parallax" in (motion, other[0]):
         seed += DRAWS
-    camera = _from(first, other[1])
-    frames = render._shoot(pixels.float().div(255), camera, clip)
-    if kind == "parallax":
-        frames = render._parallax(pixels.float().div(255), frames, camera, clip, generator)
-    return frames.mul(255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _camera(pixels: Tensor, clip: Clip, seed: int) -> tuple[torch.Generator, tuple[str, render.Camera]]:
-    """As ``render`` draws it; the generator stands where the drawing of a nearer layer would begin."""
-    generator = torch.Generator().manual_seed(seed)
-    kind = render.MOTIONS[int(torch.randint(len(render.MOTIONS), (1,), generator=generator))]
-    return generator, (kind, render._path(kind, pixels.shape[-1], pixels.shape[-2], clip, generator))
+    return render.filmed(pixels, motion, _from(first, other[1]), clip, generator)
 
 
 def _from(first: render.Camera, other: render.Camera) -> render.Camera:

@@ -27,14 +27,26 @@ class Camera:
 
 def render(photo: UInt8[Tensor, "3 Hp Wp"], clip: Clip, seed: int) -> tuple[UInt8[Tensor, "F 3 H W"], str]:
     """Move a camera over ``photo`` for one clip; returns the frames and the motion's name out of MOTIONS."""
+    motion, camera, generator = drawn(photo, clip, seed)
+    return filmed(photo, motion, camera, clip, generator), motion
+
+
+def drawn(photo: UInt8[Tensor, "3 Hp Wp"], clip: Clip, seed: int) -> tuple[str, Camera, torch.Generator]:
+    """The motion and the camera's path of ``seed``; the generator stands where a nearer layer is drawn next."""
     generator = torch.Generator().manual_seed(seed)
     motion = MOTIONS[int(torch.randint(len(MOTIONS), (1,), generator=generator))]
+    return motion, _path(motion, photo.shape[-1], photo.shape[-2], clip, generator), generator
+
+
+def filmed(
+    photo: UInt8[Tensor, "3 Hp Wp"], motion: str, camera: Camera, clip: Clip, generator: torch.Generator
+) -> UInt8[Tensor, "F 3 H W"]:
+    """What the camera sees on its path; for parallax with a nearer layer, drawn by ``generator``."""
     pixels = photo.float().div(255)
-    camera = _path(motion, pixels.shape[-1], pixels.shape[-2], clip, generator)
     frames = _shoot(pixels, camera, clip)
     if motion == "parallax":
         frames = _parallax(pixels, frames, camera, clip, generator)
-    return frames.mul(255).round().clamp(0, 255).to(torch.uint8), motion
+    return frames.mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _path(motion: str, photo_width: int, photo_height: int, clip: Clip, generator: torch.Generator) -> Camera:
