@@ -271,11 +271,16 @@ class Funnel(Section):
 
 
 class Evaluate(Section):
-    """FVD and its references on the validation clips."""
+    """FVD and its references on the validation clips.
+
+    ``guidance``: of the teacher's first and last frame; at σ of at most ``guidance_above`` there is none, and a step is
+    one evaluation (0: guided to the end, as SVD's sampler).
+    """
 
     clips: Annotated[int, Field(ge=2)] = 16
     teacher_steps: Annotated[int, Field(ge=2)] = 25
     guidance: tuple[Positive, Positive] = (1.0, 3.0)
+    guidance_above: NotNegative = 0.0
     motion_bucket: Annotated[int, Field(ge=0, le=255)] = 127
     augmentation_sigma: NotNegative = 0.02
 

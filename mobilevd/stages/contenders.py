@@ -74,7 +74,8 @@ def makers(
 
     def teacher() -> Make:
         """The finetuned network, in many steps with guidance."""
-        options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": schedule}
+        told = {"guidance": settings.guidance, "guidance_above": settings.guidance_above}
+        options = {"steps": settings.teacher_steps, "schedule": schedule} | told
         unet = _unet(inputs["finetune"], device)
 
         def make(k: int) -> Tensor:

@@ -21,6 +21,7 @@ from mobilevd.stages.contenders import Held
 from mobilevd.stages.labels import LABELS, REAL, SHOWN
 from mobilevd.stages.sampling import PREPROCESSING, Scores
 from mobilevd.svd import base as bases
+from mobilevd.svd.sampler import evaluations
 from mobilevd.svd.scheduler import Schedule
 
 STAGE = "evaluate"
@@ -36,10 +37,12 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     """
     workdir, began = Path(workdir), time.time()
     held = contenders.held_out(recipe, inputs["prepare"])
-    protocol, samples = _protocol(recipe, bases.load(recipe.base).schedule, held), workdir / "samples"
+    schedule, asked = bases.load(recipe.base).schedule, recipe.evaluate
+    protocol, samples = _protocol(recipe, schedule, held), workdir / "samples"
     sampling.run(recipe, inputs, protocol, samples, (REAL, *LABELS))
     scores = {name: sampling.scores(samples, name, len(held)) for name in (REAL, *LABELS)}
-    figures = _figures(scores)
+    figures = _figures(scores) | {"evaluate.clips": float(len(held))}
+    figures["teacher.evaluations"] = float(evaluations(schedule, asked.teacher_steps, asked.guidance_above))
     pictures = montage.clips({n: sampling.videos(samples, n, len(held)) for n in SHOWN}, recipe.clip.fps, workdir)
     sampling.forget_videos(samples)
     return StageRecord(
@@ -48,7 +51,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
         data_md5=inputs["prepare"].data_md5,
         parents=contenders.judged(inputs),
         artifacts={"samples": seal(samples), "clips": seal(workdir / "clips")},
-        figures=figures | {"evaluate.clips": float(len(held))},
+        figures=figures,
         facts={"preprocessing": PREPROCESSING, "features": "I3D, Kinetics-400, 400 logits"} | protocol.facts(),
         pictures=pictures,
         tables={"scores": _scores(figures, recipe), "clips": _apart(scores)},
@@ -118,9 +121,9 @@ def _generator() -> torch.Generator:
 
 
 def _scores(figures: dict[str, float], recipe: Recipe) -> list[dict]:
-    steps = recipe.evaluate.teacher_steps
+    told = {"steps": recipe.evaluate.teacher_steps, "nfe": f"{figures['teacher.evaluations']:.0f}"}
     names = ("fvd", "fvd_low", "fvd_high", "fvd_to_reconstructed", "motion_ratio", "loop_score", "input_adherence")
     return [
-        {"contender": label.format(steps=steps, nfe=2 * steps)} | {name: figures[f"{key}.{name}"] for name in names}
+        {"contender": label.format(**told)} | {name: figures[f"{key}.{name}"] for name in names}
         for key, label in LABELS.items()
     ]

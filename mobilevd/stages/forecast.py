@@ -139,7 +139,7 @@ def _works(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
     works = {"prepare": clips * encoded, "finetune": net.tflops * (passes + _checks(tuned.steps, tuned.validate_every))}
     for stage in ("distill", "prune", "funnel"):
         works[stage] = _duel(getattr(recipe, stage).adversarial, net)
-    samples = asked.clips * (2 * asked.teacher_steps + 4)  # guidance; one step of teacher and three students
+    samples = asked.clips * (2 * asked.teacher_steps + 4)  # guided to the end; one step of teacher and three students
     return works | {"quantize": 2 * recipe.quantize.calibration_clips * net.tflops, "evaluate": samples * net.tflops}
 
 

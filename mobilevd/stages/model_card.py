@@ -136,9 +136,11 @@ def _limits(recipe: Recipe, figures: dict[str, float], page: _Page) -> list[str]
     clip = recipe.clip
     student, teacher = (_figure(figures, f"{name}.fvd") for name in ("student", "teacher"))
     motion = page.cell(_figure(figures, "student.motion_ratio"))
+    guided = 2.0 * recipe.evaluate.teacher_steps  # to the end, as every evaluation that does not tell
+    evaluations = figures.get("teacher.evaluations", guided)
     return [
         f"One step: no guidance and no second look; FVD {page.cell(student)} where its teacher reaches "
-        f"{page.cell(teacher)} with {2 * recipe.evaluate.teacher_steps} evaluations.",
+        f"{page.cell(teacher)} with {evaluations:.0f} evaluations.",
         f"Motion: clips made from held-out first frames move {motion} times as much as the real ones; "
         "nothing but the image, the seed and the motion bucket says how.",
         f"Size: {clip.width}x{clip.height} and {clip.frames} frames only; other images are scaled and cropped.",

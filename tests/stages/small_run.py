@@ -18,6 +18,7 @@ from mobilevd.svd import base as bases
 from mobilevd.svd.unet import temporal_blocks
 
 FRAMES, SIDE, PREPARED, STEPS, SEED = 9, 64, 3, 2, 5
+ABOVE = 1.0  # of the two steps' σ, 700 and 0.002, the first is guided
 HALVED_TWICE = {"block_out_channels": (32,) * 3, "down_block_types": ("DownEncoderBlock2D",) * 3}  # by its autoencoder
 LATENTS = (FRAMES, 4, SIDE // 4, SIDE // 4)
 
@@ -35,7 +36,7 @@ def recipe_for(base: Path, clips: int) -> Recipe:
             "distill": {"adversarial": adversarial},
             "prune": {"keep": 9, "adversarial": adversarial},
             "funnel": {"adversarial": adversarial},
-            "evaluate": {"clips": clips, "teacher_steps": STEPS},
+            "evaluate": {"clips": clips, "teacher_steps": STEPS, "guidance_above": ABOVE},
             "gates": [{"metric": "student.fvd", "max": 1.0}],
         }
     )

@@ -8,7 +8,7 @@ import tiny_svd
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_run import FRAMES, HALVED_TWICE, LATENTS, PREPARED, SEED, STEPS, inputs_for, recipe_for
+from small_run import ABOVE, FRAMES, HALVED_TWICE, LATENTS, PREPARED, SEED, STEPS, inputs_for, recipe_for
 
 from mobilevd.artifacts import StageRecord, verify
 from mobilevd.errors import IntegrityError
@@ -82,7 +82,7 @@ def samples(record) -> dict[str, torch.Tensor]:
 
 def test_every_contender_has_every_figure_and_all_are_finite(record):
     expected = {f"{name}.{figure}" for name in labels.LABELS for figure in PER_CONTENDER}
-    assert record.figures.keys() == expected | DIFFERENCES | {"real.motion", "evaluate.clips"}
+    assert record.figures.keys() == expected | DIFFERENCES | {"real.motion", "evaluate.clips", "teacher.evaluations"}
     assert np.isfinite(list(record.figures.values())).all()
     assert record.figures["evaluate.clips"] == 2
 
@@ -152,7 +152,7 @@ def test_every_network_starts_from_the_clips_own_noise(samples, home, row, numbe
     names = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
     expected = {name: OneStep(surgery.load(home / stage)[0])(noise, image, token, IDS) for name, stage in names.items()}
     teacher = surgery.load(home / "finetune")[0]
-    expected["teacher"] = sample(teacher, image, token, IDS, noise, steps=STEPS, guidance=(1.0, 3.0))
+    expected["teacher"] = sample(teacher, image, token, IDS, noise, STEPS, (1.0, 3.0), ABOVE)
     for name, latents in expected.items():
         apart = samples[name][row : row + 1] - latents  # of sums of numbers near 700: single ones near 0 may differ
         assert apart.norm() / latents.norm() < 1e-4, name
@@ -234,7 +234,8 @@ def test_record_says_what_was_judged_and_everything_it_names_is_there(record, in
 
 def test_table_of_scores_names_every_contender_and_its_evaluations(record):
     rows = record.tables["scores"]
-    assert [row["contender"] for row in rows][3] == "teacher, 2 steps (4 evaluations)"
+    assert [row["contender"] for row in rows][3] == "teacher, 2 steps (3 evaluations)", "one of them is not guided"
+    assert record.figures["teacher.evaluations"] == 3
     assert len(rows) == len(labels.LABELS)
     for name, row in zip(labels.LABELS, rows, strict=True):
         assert all(row[figure] == record.figures[f"{name}.{figure}"] for figure in row if figure != "contender")

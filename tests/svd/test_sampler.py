@@ -13,6 +13,7 @@ from svd_scheduler import SCHEDULER
 from transformers import CLIPImageProcessor
 
 from mobilevd.svd import autoencoder, conditioning, sampler
+from mobilevd.svd.scheduler import Schedule
 
 FRAMES = 3
 SIZE = (16, 16)  # 2x2 at the deepest level: a group of one value has no spread, and its norm only magnifies rounding
@@ -35,23 +36,35 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
+@pytest.mark.parametrize("above", [0.0, 1.0, 20.0, 700.0])
 @torch.no_grad()
-def test_three_steps_equal_diffusers_scheduler_with_guidance_over_frames(unet):
+def test_three_steps_equal_diffusers_scheduler_with_guidance_over_frames(unet, above):
     image, token, ids, noise = given()
-    made = sampler.sample(unet, image, token, ids, noise, steps=3, guidance=(1.0, 3.0))
+    made = sampler.sample(unet, image, token, ids, noise, steps=3, guidance=(1.0, 3.0), guidance_above=above)
     scheduler = EulerDiscreteScheduler(**SCHEDULER)
     scheduler.set_timesteps(3)
     x = noise * scheduler.init_noise_sigma
     guidance = torch.linspace(1.0, 3.0, FRAMES).view(1, FRAMES, 1, 1, 1)
     images = torch.cat([torch.zeros_like(image), image]).unsqueeze(1).repeat(1, FRAMES, 1, 1, 1)
     tokens = torch.cat([torch.zeros_like(token), token])
-    for t in scheduler.timesteps:
+    for t, sigma in zip(scheduler.timesteps, scheduler.sigmas[:-1], strict=True):  # σ: 700, 15.6, 0.002
         scaled = scheduler.scale_model_input(torch.cat([x] * 2), t)
         v = unet(torch.cat([scaled, images], dim=2), t.expand(4), tokens, torch.cat([ids] * 2))
         without, with_image = v.chunk(2)
-        x = scheduler.step(without + guidance * (with_image - without), t, x).prev_sample
+        guided = without + guidance * (with_image - without) if sigma > above else with_image
+        x = scheduler.step(guided, t, x).prev_sample
     assert relative(made, x) < 1e-4
-    assert relative(made, sampler.sample(unet, image, token, ids, noise, steps=3, guidance=(1.0, 1.0))) > 1e-3
+    unguided = sampler.sample(unet, image, token, ids, noise, steps=3, guidance=(1.0, 1.0))
+    assert (relative(made, unguided) > 1e-3) == (above < 700.0)
+
+
+@pytest.mark.parametrize(("above", "expected"), [(0.0, 6), (1.0, 5), (20.0, 4), (700.0, 3)])
+def test_evaluations_are_as_many_as_are_told(unet, above, expected):
+    rows: list[int] = []
+    watch = unet.register_forward_pre_hook(lambda module, asked: rows.append(len(asked[0])))
+    sampler.sample(unet, *given(1), steps=3, guidance_above=above)
+    watch.remove()
+    assert sum(rows) == sampler.evaluations(Schedule(), 3, above) == expected
 
 
 @torch.no_grad()
