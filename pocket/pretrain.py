@@ -26,12 +26,14 @@ from resumable import Plan
 
 from mobilevd import artifacts
 from mobilevd.packages import project_root
+from mobilevd.svd import scheduler
 from mobilevd.svd.base import PARTS, Base
 from mobilevd.svd.unet import VideoUNet, config_of
 
 STATE = project_root() / ".cache" / "pocket"
 BASE = project_root() / "pocket" / "base"
 CLIPS_PER_PHOTO = 45
+SIGMA_MIN = 0.9  # where sampling ends with the network's estimate; why: docs/decisions/0002-pocket-base.md
 # Both decoder rounds ran with seed 0, the first by older code; give a next one another seed, or it sees the same clips.
 PLANS = {
     "autoencoder": Plan(steps=1900, lr=6.0e-4, ema=0.995),
@@ -42,6 +44,7 @@ PLANS = {
     "longer-1": Plan(steps=7500, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=1),
     "longer-2": Plan(steps=5000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=2),
     "longer-3": Plan(steps=6000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=3),
+    "longer-4": Plan(steps=8000, lr=3.0e-4, kind="muon", warmup=100, ema=0.998, checkpoint_every=100, seed=4),
 }
 DECODER_ROUNDS, NETWORK_ROUNDS = (sum(name.startswith(part) for name in PLANS) for part in ("decoder-", "longer-"))
 
@@ -105,6 +108,8 @@ def export() -> None:
     base.unet().half().save_pretrained(BASE / "unet")
     base.vae.half().save_pretrained(BASE / "vae")
     base.image_encoder.half().save_pretrained(BASE / "image_encoder")
+    levels = {"sigma_min": SIGMA_MIN, "sigma_max": scheduler.SIGMA_MAX}
+    artifacts.write_json(BASE / scheduler.CONFIG, {"_class_name": "EulerDiscreteScheduler"} | scheduler.NEEDED | levels)
     _forget_where_it_was()
     _write_facts()
     artifacts.seal(BASE)
@@ -147,7 +152,7 @@ def _write_facts() -> None:
         "losses": {part: _last_loss(part) or before.get(part) for part in PLANS},
         "clips_per_photo": CLIPS_PER_PHOTO,
         "trained_on": sorted(p.name for folder in ("photos", "videos") for p in _sources(folder)),
-        "decoder_2_trained_on_too": sorted(p.name for p in _more_photos()),
+        "decoder_2_and_longer_4_trained_on_too": sorted(p.name for p in _more_photos()),
         "parts": list(PARTS),
         "torch": torch.__version__,
         "python": platform.python_version(),

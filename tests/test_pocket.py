@@ -5,12 +5,14 @@ import sys
 
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from safetensors.torch import load_file
 from torch import nn
 
 from mobilevd.evaluation import lpips
 from mobilevd.packages import project_root
+from mobilevd.svd.base import Base
 from mobilevd.video import sample_data
 
 POCKET = project_root() / "pocket"
@@ -35,6 +37,14 @@ def test_the_shipped_weights_tell_the_plans_that_the_scripts_have(scripts):
     plans = {part: vars(plan) for part, plan in scripts[1].PLANS.items()}
     assert told["plans"] == plans
     assert all(told["losses"][part]["step"] <= plan["steps"] for part, plan in plans.items())
+
+
+def test_the_shipped_schedule_is_the_scripts_and_diffusers_reads_the_same(scripts):
+    scheduler = EulerDiscreteScheduler.from_pretrained(POCKET / "base" / "scheduler")
+    scheduler.set_timesteps(25)
+    ours = Base(POCKET / "base").schedule
+    assert ours.sigma_min == scripts[1].SIGMA_MIN
+    torch.testing.assert_close(ours.sigmas(25), scheduler.sigmas, rtol=1e-5, atol=1e-9)
 
 
 def test_another_picture_of_the_same_name_makes_another_clip(scripts, tmp_path):
