@@ -14,6 +14,7 @@ from PIL import ImageSequence
 from mobilevd import progress
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import MobileVDError
+from mobilevd.secrecy import sanitised
 
 REFRESH_S = 5.5  # the least between two pages: 5 by metaflow's default
 
@@ -41,7 +42,7 @@ def live(card) -> Iterator[None]:
             yield
     except Exception as error:
         said = str(error) if isinstance(error, (MobileVDError, MetaflowException)) else repr(error)
-        card.append(Markdown(f"# Stopped\n```\n{said}\n```"))
+        card.append(Markdown(f"# Stopped\n```\n{sanitised(said)}\n```"))
         if not drawn_at:
             draw()
         time.sleep(max(0.0, drawn_at + REFRESH_S - time.monotonic()))

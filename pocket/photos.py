@@ -1,6 +1,6 @@
 """More photographs for the base alone: sixteen pictures of six wheels, by pinned digests; none is in the sample set.
 
-They show a dozen more scenes to the decoder, and to a network that is trained anew; a run's own data stays as it is.
+They show a dozen more scenes to the last rounds of decoder and network; a run's own data stays as it is.
 """
 
 from pathlib import Path

@@ -8,6 +8,7 @@ import yaml
 from mobilevd import params
 from mobilevd.stages.labels import LABELS
 from mobilevd.svd import base as bases
+from mobilevd.svd.sampler import evaluations
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").rglob("*.yaml"))]
@@ -73,7 +74,14 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert paper.distill.adversarial.discriminator.lr == 1.0e-4
     assert paper.distill.adversarial.steps == 50_000
     assert 700.0 in paper.distill.adversarial.sigmas, "inference starts there"
-    assert (paper.evaluate.teacher_steps, paper.evaluate.guidance) == (25, (1.0, 3.0))
+    asked = paper.evaluate
+    assert (asked.teacher_steps, asked.guidance, asked.guidance_above) == (25, (1.0, 3.0), 0.0)
+
+
+def test_the_pocket_teacher_is_guided_in_all_steps_but_its_last():
+    asked = params.load(ROOT / "params.yaml").evaluate
+    steps = asked.teacher_steps
+    assert evaluations(bases.load("pocket").schedule, steps, asked.guidance_above) == 2 * steps - 1
 
 
 def test_the_smoke_recipe_is_small():

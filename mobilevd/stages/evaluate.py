@@ -77,7 +77,9 @@ def _figures(scores: dict[str, Scores]) -> dict[str, float]:
 
 
 def _protocol(recipe: Recipe, schedule: Schedule, held: Held) -> Fingerprint:
-    clip, sampler = recipe.clip, recipe.evaluate.model_dump(mode="json", exclude={"clips"}) | asdict(schedule)
+    clip, asked = recipe.clip, recipe.evaluate
+    left_out = {"clips"} if asked.guidance_above else {"clips", "guidance_above"}  # guided to the end, as ever
+    sampler = asked.model_dump(mode="json", exclude=left_out) | asdict(schedule)
     return Fingerprint(
         real=fingerprint.digest_of_clips(held.video),
         extractor=i3d.CHECKPOINT_SHA256,

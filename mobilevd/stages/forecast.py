@@ -109,6 +109,7 @@ def assumptions(speed: Speed, clips: int) -> list[str]:
         f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} in each training stage",
         "each with the recipe's batch_size: with more devices a step has more clips, not less time",
         "evaluate's clips are shared among the devices; the quantized graph, which the processor runs, is not counted",
+        "the teacher is counted as guided to the end: two evaluations a step",
         f"{clips} clips; the network is the base's until it is cut, so later stages cost less than said",
         f"a pass with gradients costs {BACKWARD} passes, the discriminator's frozen encoder {CRITIC} of its half",
         "that half is the share of its parameters",

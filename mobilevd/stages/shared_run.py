@@ -105,17 +105,23 @@ class SharedRun:
         try:
             yield
         except MobileVDError as error:
-            pages = re.findall(rf"{re.escape(self._here)}.+?\.html", error.where or "") if self.is_remote else []
-            if not pages:
+            where = self._reached(error.where) if self.is_remote and error.where else error.where
+            if where == error.where:
                 raise
-            try:
-                for folder in {Path(page).parent for page in pages}:
-                    remote.push(folder, self._there(folder))
-            except MobileVDError as unreached:
-                progress.say(f"the page stays on this machine: {unreached}")
-                raise error from None
-            where = error.where.replace(self._here, f"{self.address}/")
             raise type(error)(error.what, got=error.got, allowed=error.allowed, where=where) from error
+
+    def _reached(self, where: str) -> str:
+        """``where`` with the pages that lie under it pushed, each with the folder around it if that is its own."""
+        for page in map(Path, re.findall(rf"{re.escape(self._here)}.+?\.html", where)):
+            alone = page.parent == self.workdir.resolve()
+            try:
+                push, moved = (remote.push_file, page) if alone else (remote.push, page.parent)
+                push(moved, self._there(moved))
+            except (MobileVDError, OSError) as unreached:
+                progress.say(f"{page.name} stays on this machine: {unreached}")
+                continue
+            where = where.replace(str(page), self._there(page))
+        return where
 
     def _push_until(self, done: threading.Event) -> None:
         """Errors of the store are said once and tried again; the last push, after the body, raises them."""

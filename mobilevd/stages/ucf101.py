@@ -116,7 +116,7 @@ def _student(folder: Path, clip: Clip, device: torch.device) -> Make:
 
 
 def _teacher(name: str, clip: Clip, device: torch.device) -> Make:
-    """The base as it is, with SVD's own sampler settings."""
+    """The base as it is, over its own noise levels, with SVD's steps and guidance."""
     from mobilevd.svd import autoencoder, base, conditioning, sampler
 
     loaded, settings = base.load(name).to(device), Evaluate()

@@ -6,7 +6,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -45,8 +45,11 @@ class Base:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the weights and configurations of every part."""
-        return self._digest_of(PARTS)
+        """sha256 over the weights and configurations of every part, and over the schedule where it is not SVD's."""
+        parts = self._digest_of(PARTS)
+        if self.schedule == Schedule():
+            return parts
+        return hashlib.sha256(f"{parts} {json.dumps(asdict(self.schedule), sort_keys=True)}".encode()).hexdigest()
 
     @cached_property
     def encoder_digest(self) -> str:

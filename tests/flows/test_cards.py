@@ -56,6 +56,14 @@ def test_a_task_that_fails_has_the_reason_on_its_page(cards, tmp_path, count, ki
     assert "asked to stop (SIGTERM)" in str(card.page[-1])
 
 
+def test_a_reason_is_shown_without_passwords(cards):
+    card = Card()
+    with pytest.raises(RuntimeError):
+        fail(cards, card, [], RuntimeError("postgresql://team:hunter2@host/db does not answer"))
+    assert "does not answer" in str(card.page[-1])
+    assert "hunter2" not in str(card.page)
+
+
 @pytest.fixture
 def shown(cards, tmp_path) -> list[dict]:
     """The parts of a distillation's card, as they go to the page."""

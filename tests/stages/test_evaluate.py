@@ -1,5 +1,6 @@
 """Every contender starts from the same noise on the same clips, is scored, and is shown; for I3D see test_sampling."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +102,12 @@ def test_protocol_is_written_down_and_moves_with_what_it_depends_on(record, reci
     other = recipe_for(Path(recipe.base), clips=PREPARED)
     moved = evaluate._protocol(other, Schedule(), contenders.held_out(other, inputs["prepare"])).model_dump(mode="json")
     assert fingerprint.differing(told, moved) == ["clips", "real"]
-    guided = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"guidance": (1.0, 5.0)})})
-    changed = evaluate._protocol(guided, Schedule(), held).model_dump(mode="json")
-    assert fingerprint.differing(told, changed) == ["sampler"]
+    for asked in ({"guidance": (1.0, 5.0)}, {"guidance_above": 2.0}, {"guidance_above": 0.0}):
+        guided = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update=asked)})
+        changed = evaluate._protocol(guided, Schedule(), held).model_dump(mode="json")
+        assert fingerprint.differing(told, changed) == ["sampler"]
+    to_the_end = guided.evaluate.model_dump(mode="json", exclude={"clips", "guidance_above"}) | asdict(Schedule())
+    assert changed["sampler"] == fingerprint.digest(to_the_end), "as before there was a choice"
 
 
 def test_intervals_hold_their_figures_and_differences_are_those_of_the_figures(record):

@@ -34,7 +34,7 @@ FIGURES = {
     "prune": {"tflops": 0.0399, "params_m": 6.25, "blocks_before": 24.0, "blocks_after": 9.0},
     "funnel": {"tflops": 0.0376, "params_m": 6.03},
 }
-SCORES = {"student.fvd": 812.5, "teacher.fvd": 689.5, "student.motion_ratio": 0.8125}
+SCORES = {"student.fvd": 812.5, "teacher.fvd": 689.5, "student.motion_ratio": 0.8125, "teacher.evaluations": 49.0}
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,18 @@ def test_lineage_names_everything_by_digest(recipe, records, base, tmp_path):
 def test_the_card_tells_every_gate_score_and_cost(recipe, records, tmp_path):
     plain = recipe()
     card = (bundle.assemble(plain, records(plain), tmp_path / "bundle").path / "README.md").read_text()
-    for expected in ("812.5", "689.5", "0.8125", "0.0721", "0.0376", "| 24 |", "| 9 |", "**passed**", "cc-by-4.0"):
+    for expected in (
+        "812.5",
+        "689.5",
+        "0.8125",
+        "0.0721",
+        "0.0376",
+        "| 24 |",
+        "| 9 |",
+        "**passed**",
+        "cc-by-4.0",
+        "49 eval",
+    ):
         assert expected in card, expected
     assert "d" * 32 in card
 

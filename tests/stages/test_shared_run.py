@@ -137,8 +137,8 @@ def test_a_record_names_what_was_pushed_and_its_pictures_are_found_beside_it(mac
     assert StageRecord.model_validate_json(remote.read(f"{address}/evaluate/record.json")) == left
 
 
-def failed_with_a_page(place: SharedRun) -> None:
-    page = place.workdir / "data_docs" / "index.html"
+def failed_with_a_page(place: SharedRun, name: str = "data_docs/index.html") -> None:
+    page = place.workdir / name
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("<p>")
     (page.parent / "style.css").write_text("p {}")
@@ -155,9 +155,18 @@ def test_a_page_that_an_error_names_is_pushed_and_named_by_where_it_lies_then(ma
     assert set(remote.names(f"{address}/prepare/data_docs")) == {"index.html", "style.css"}
 
 
-def test_an_error_is_still_the_stages_own_where_its_page_cannot_be_pushed(machine, address, monkeypatch, capsys):
+def test_a_page_beside_the_stages_work_is_pushed_alone(machine, address):
+    machine("first")
+    with pytest.raises(DataError) as failed:
+        failed_with_a_page(SharedRun(address, "prepare"), "page.html")
+    assert failed.value.where == f"min_train_clips; {address}/prepare/page.html"
+    assert set(remote.names(f"{address}/prepare")) == {"page.html"}
+
+
+@pytest.mark.parametrize("kind", [MobileVDError, FileNotFoundError])
+def test_an_error_is_still_the_stages_own_where_its_page_cannot_be_pushed(machine, address, monkeypatch, capsys, kind):
     def push(*_: object) -> None:
-        raise MobileVDError("The store does not answer")
+        raise kind("The store does not answer")
 
     machine("first")
     monkeypatch.setattr(remote, "push", push)

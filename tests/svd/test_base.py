@@ -10,11 +10,13 @@ import pytest
 import tiny_svd
 import torch
 from safetensors.torch import load_file, save_file
+from svd_scheduler import SCHEDULER
 
 from mobilevd.artifacts import seal
 from mobilevd.errors import IntegrityError, RecipeError
 from mobilevd.settings import Clip
 from mobilevd.svd import autoencoder, base, conditioning
+from mobilevd.svd.scheduler import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +197,18 @@ def test_digest_covers_every_part_and_the_encoders_have_their_own(whole, tmp_pat
     assert base.Base(copy).encoder_digest == first.encoder_digest
     (copy / "vae" / "config.json").write_text("{}")
     assert base.Base(copy).encoder_digest != first.encoder_digest
+
+
+def test_digest_tells_a_schedule_that_is_not_svds_own(whole, tmp_path):
+    first, digests = base.load(str(whole)), []
+    for number, sigma_min in enumerate((0.002, 0.3, 0.9)):
+        copy = shutil.copytree(whole, tmp_path / str(number))
+        (copy / CONFIG).parent.mkdir(exist_ok=True)
+        (copy / CONFIG).write_text(json.dumps(SCHEDULER | {"sigma_min": sigma_min}))
+        digests.append(base.Base(copy).digest)
+        assert base.Base(copy).encoder_digest == first.encoder_digest
+    assert digests[0] == first.digest
+    assert len(set(digests)) == 3
 
 
 def test_relative_folder_is_found_beside_the_project(pocket, tmp_path, monkeypatch):
