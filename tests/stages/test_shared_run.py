@@ -177,9 +177,10 @@ def test_an_error_is_still_the_stages_own_where_its_page_cannot_be_pushed(machin
     assert "The store does not answer" in capsys.readouterr().err
 
 
-def test_a_page_on_this_disk_is_named_as_it_is(tmp_path):
+def test_a_page_on_this_disk_is_named_as_it_is(tmp_path, capsys):
     with pytest.raises(DataError) as failed:
         failed_with_a_page(SharedRun(str(tmp_path), "prepare"))
+    assert capsys.readouterr().err == "", "nothing was to be pushed"
     assert failed.value.where == f"min_train_clips; {tmp_path}/prepare/data_docs/index.html"
 
 
