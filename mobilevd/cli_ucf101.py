@@ -40,13 +40,21 @@ def score(
     out: Annotated[Path, typer.Option(help="Where clips' scores and report.json go; a killed run goes on there.")],
     teacher: Annotated[bool, typer.Option("--teacher", help="Sample the base with 25 steps, with guidance.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses every clip's noise.", min=0)] = 0,
+    guidance_above: Annotated[
+        float,
+        typer.Option(help="With --teacher: no guidance at this noise level and below; 1 for the pocket base.", min=0),
+    ] = 0.0,
 ) -> None:
     """FVD, KVD and motion of a model on the listed clips, everything at SF-V's 320x240 before I3D; prints JSON."""
+    from mobilevd.errors import MobileVDError
     from mobilevd.evaluation import report
     from mobilevd.stages import compare, models, ucf101
 
+    if guidance_above and not teacher:
+        got = f"--guidance-above {guidance_above:g}"
+        raise MobileVDError("A student has no guidance", got=got, allowed="with --teacher alone", where="the command")
     chosen = model if teacher else str(models.folder(model))
-    made = ucf101.run(ucf101.Job(str(manifest), str(data), chosen, teacher, seed), out)
+    made = ucf101.run(ucf101.Job(str(manifest), str(data), chosen, teacher, seed, guidance_above), out)
     typer.echo(json.dumps(compare.row(made), indent=2))
     for note in report.notes(made):
         typer.echo(f"note: {note}", err=True)

@@ -17,6 +17,8 @@ from mobilevd.settings import Adversarial
 from mobilevd.stages import costs
 from mobilevd.svd import base as bases
 from mobilevd.svd import reference
+from mobilevd.svd.sampler import evaluations
+from mobilevd.svd.scheduler import Schedule
 from mobilevd.svd.unet import VideoUNet
 
 BACKWARD = 3  # a pass with its gradients costs three passes
@@ -41,14 +43,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Network:
-    """The base as it is counted: an evaluation in TFLOPs, its encoder's share, parameters, latent shape of a clip, and
-    the GB that a clip keeps for its gradients."""
+    """The base as it is counted: an evaluation in TFLOPs, its encoder's share, parameters, latent shape of a clip, the
+    GB that a clip keeps for its gradients, and the evaluations of a clip in the teacher's many steps."""
 
     tflops: float
     encoder: float
     params: int
     latents: tuple[int, int, int, int]
     kept_gb: float
+    teacher: int
 
     @property
     def encoder_tflops(self) -> float:
@@ -58,7 +61,7 @@ class Network:
 
 def network(recipe: Recipe) -> Network:
     """The recipe's base, counted without weights; a hub id is counted as SVD. Errors: MobileVDError without a base."""
-    config, side = _config(recipe)
+    (config, side, schedule), asked = _config(recipe), recipe.evaluate
     clip = recipe.clip
     latents = (clip.frames, config["out_channels"], clip.height // side, clip.width // side)
     with torch.device("meta"):
@@ -69,7 +72,8 @@ def network(recipe: Recipe) -> Network:
     params = sum(p.numel() for p in unet.parameters())
     kept = kept_bytes(unet.to("meta"), (1, *latents), recipe.training.gradient_checkpointing) / 1e9
     half = 1 if recipe.training.precision == "fp32" else 0.5
-    return Network(whole.tflops, share, params, latents, kept * half)
+    teacher = evaluations(schedule, asked.teacher_steps, asked.guidance_above)
+    return Network(whole.tflops, share, params, latents, kept * half, teacher)
 
 
 def probe(devices: int = 1, seconds: float = 3.0) -> Speed:
@@ -109,7 +113,7 @@ def assumptions(speed: Speed, clips: int) -> list[str]:
         f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} in each training stage",
         "each with the recipe's batch_size: with more devices a step has more clips, not less time",
         "evaluate's clips are shared among the devices; the quantized graph, which the processor runs, is not counted",
-        "the teacher is counted as guided to the end: two evaluations a step",
+        "the teacher is sampled over its base's noise levels, a hub id over SVD's; a guided step is two evaluations",
         f"{clips} clips; the network is the base's until it is cut, so later stages cost less than said",
         f"a pass with gradients costs {BACKWARD} passes, the discriminator's frozen encoder {CRITIC} of its half",
         "that half is the share of its parameters",
@@ -140,7 +144,7 @@ def _works(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
     works = {"prepare": clips * encoded, "finetune": net.tflops * (passes + _checks(tuned.steps, tuned.validate_every))}
     for stage in ("distill", "prune", "funnel"):
         works[stage] = _duel(getattr(recipe, stage).adversarial, net)
-    samples = asked.clips * (2 * asked.teacher_steps + 4)  # guided to the end; one step of teacher and three students
+    samples = asked.clips * (net.teacher + 4)  # and one step of teacher and three students
     return works | {"quantize": 2 * recipe.quantize.calibration_clips * net.tflops, "evaluate": samples * net.tflops}
 
 
@@ -178,11 +182,11 @@ def _is_local(recipe: Recipe) -> bool:
     return bases.is_here(recipe.base) or "/" not in recipe.base or recipe.base.startswith(("/", ".", "~"))
 
 
-def _config(recipe: Recipe) -> tuple[dict, int]:
+def _config(recipe: Recipe) -> tuple[dict, int, Schedule]:
     if not _is_local(recipe):
-        return dict(reference.UNET), 8
+        return dict(reference.UNET), 8, Schedule()
     base = bases.load(recipe.base)
-    return base.unet_config, costs.downscale(base.folder / "vae" / "config.json")
+    return base.unet_config, costs.downscale(base.folder / "vae" / "config.json"), base.schedule
 
 
 def _encodings(recipe: Recipe):

@@ -38,13 +38,15 @@ Make = Callable[[Tensor, int], Tensor]  # first frame 3 H W, seed → frames F 3
 
 @dataclass(frozen=True)
 class Job:
-    """What is scored: a manifest, where the videos lie, a model (bundle, or base to sample with many steps), a seed."""
+    """What is scored: a manifest, where the videos lie, a model (bundle, or base to sample with many steps), a seed,
+    and the noise level down to which a base is guided (0: to the end, as SVD)."""
 
     manifest: str
     data: str
     model: str
     teacher: bool
     seed: int
+    guidance_above: float = 0.0
 
 
 def run(job: Job, folder: Path) -> Report:
@@ -102,7 +104,9 @@ def _straight(frame: Tensor, clip: Clip) -> Tensor:
 
 
 def _maker(job: Job, clip: Clip, device: torch.device) -> Make:
-    return _teacher(job.model, clip, device) if job.teacher else _student(Path(job.model), clip, device)
+    if job.teacher:
+        return _teacher(job.model, clip, device, job.guidance_above)
+    return _student(Path(job.model), clip, device)
 
 
 def _student(folder: Path, clip: Clip, device: torch.device) -> Make:
@@ -115,8 +119,8 @@ def _student(folder: Path, clip: Clip, device: torch.device) -> Make:
     return lambda frame, seed: pipeline(frame, seed=seed, fps=clip.fps).frames
 
 
-def _teacher(name: str, clip: Clip, device: torch.device) -> Make:
-    """The base as it is, over its own noise levels, with SVD's steps and guidance."""
+def _teacher(name: str, clip: Clip, device: torch.device, guidance_above: float = 0.0) -> Make:
+    """The base as it is, over its own noise levels, with SVD's steps and guidance, down to ``guidance_above``."""
     from mobilevd.svd import autoencoder, base, conditioning, sampler
 
     loaded, settings = base.load(name).to(device), Evaluate()
@@ -125,6 +129,7 @@ def _teacher(name: str, clip: Clip, device: torch.device) -> Make:
     shape = (clip.frames, loaded.vae.config.latent_channels, clip.height // side, clip.width // side)
     ids = conditioning.added_ids(1, clip.fps, settings.motion_bucket, settings.augmentation_sigma).to(device)
     options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": loaded.schedule}
+    options["guidance_above"] = guidance_above
 
     @torch.no_grad()
     def make(frame: Tensor, seed: int) -> Tensor:
@@ -176,6 +181,7 @@ def _protocol(job: Job, manifest: Manifest) -> Fingerprint:
 def _open(job: Job, manifest: Manifest, folder: Path) -> None:
     """Clips of another job are removed; where the videos lie is no part of it."""
     told = asdict(job) | {"manifest": fingerprint.digest(asdict(manifest)), "data": "", "model": _model_digest(job)}
+    told = {name: value for name, value in told.items() if name != "guidance_above" or value}
     path, digest = folder / JOB, fingerprint.digest(told)
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["digest"] != digest:
         shutil.rmtree(folder)

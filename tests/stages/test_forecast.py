@@ -50,6 +50,14 @@ def test_more_steps_cost_more_and_more_devices_more_of_them_at_once():
     assert 8 * alone["device-hours"] == pytest.approx(short["device-hours"])
 
 
+def test_a_teacher_that_is_not_guided_to_the_end_is_counted_so():
+    recipe = params.load(ROOT / "params.yaml")
+    guided = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"guidance_above": 0.0})})
+    (*_, ours, _), (*_, svds, _) = (forecast.rows(r, HUNDRED, 100) for r in (recipe, guided))
+    assert ours["stage"] == svds["stage"] == "evaluate"
+    assert ours["PFLOP"] / svds["PFLOP"] == pytest.approx((49 + 4) / (50 + 4))  # the base ends at 0.9: one step of 25
+
+
 def test_an_evaluation_is_shared_among_the_devices():
     recipe = params.load(ROOT / "recipes" / "smoke.yaml")
     *_, shared, _ = forecast.rows(recipe, HUNDRED, 100)

@@ -1,5 +1,6 @@
 """The papers' protocol: what a model makes of the listed first frames, scored at 320x240, resumed, refused by name."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 import torch.nn.functional as F
 import ucf
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from mobilevd import cli
 from mobilevd.errors import IntegrityError, MobileVDError
 from mobilevd.evaluation import i3d, motion, report
 from mobilevd.evaluation.fvd import frechet
@@ -90,6 +93,21 @@ def test_teacher_samples_the_base_with_guidance(home, monkeypatch):
     assert not torch.equal(make(frame, 2), clip)
 
 
+def test_a_teacher_can_be_sampled_without_guidance_at_low_noise_and_is_another_job_then(home, job, monkeypatch):
+    monkeypatch.setattr(ucf101, "Evaluate", lambda: Evaluate(teacher_steps=2))
+    base = str(tiny_svd.write_base(home / "base", frames=9))
+    frame = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    jobs = [replace(job, model=base, teacher=True, guidance_above=above) for above in (0.0, 1.0, 1000.0)]
+    guided, low, never = (ucf101._maker(job, CLIP, torch.device("cpu"))(frame, 1) for job in jobs)
+    assert not torch.equal(guided, low)
+    assert not torch.equal(low, never)
+    digests = []
+    for asked in jobs:
+        ucf101._open(asked, listing.read(home / "m.jsonl"), home / "teacher")
+        digests.append(json.loads((home / "teacher" / "job.json").read_text())["digest"])
+    assert len(set(digests)) == 3
+
+
 def test_steps_are_no_part_of_the_protocol_and_seed_and_clips_are(job, home):
     manifest = listing.read(home / "m.jsonl")
     own = ucf101._protocol(job, manifest)
@@ -112,3 +130,11 @@ def test_model_of_another_size_no_bundle_and_one_clip_are_refused(job, home, dat
     wrong.save(home / "wrong.jsonl")
     with pytest.raises(IntegrityError, match="not the manifest's"):
         ucf101.run(replace(job, manifest=str(home / "wrong.jsonl")), home / "refused")
+
+
+def test_the_command_refuses_guidance_of_a_student_before_any_work(home, data):
+    words = ["ucf101", "score", str(home / "m.jsonl"), str(data), "--model", "x", "--out", str(home / "no")]
+    ended = CliRunner().invoke(cli.app, [*words, "--guidance-above", "1"])
+    assert ended.exit_code == 1
+    assert "A student has no guidance" in str(ended.exception)
+    assert not (home / "no").exists()
