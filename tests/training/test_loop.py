@@ -30,7 +30,7 @@ def train(linear, tmp_path):
 
         def validate(k):
             with learner.ema.swapped():
-                return {"val": float(learner.module(torch.ones(1, 4)).square().sum())}
+                return {"val": float(learner.module(torch.ones(1, 4)).square().sum().detach())}
 
         checkpoints = Checkpoints(tmp_path / folder, "test")
         trained = loop.run(loop.Training(step, steps, [learner], "t", validate, every, checkpoints))
