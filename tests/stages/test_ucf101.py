@@ -1,7 +1,7 @@
 """The papers' protocol: what a model makes of the listed first frames, scored at 320x240, resumed, refused by name."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import tiny_svd
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mobilevd import cli
 from mobilevd.errors import IntegrityError, MobileVDError
-from mobilevd.evaluation import i3d, motion, report
+from mobilevd.evaluation import fingerprint, i3d, motion, report
 from mobilevd.evaluation.fvd import frechet
 from mobilevd.pipeline import MobileVDPipeline
 from mobilevd.settings import Clip, Evaluate
@@ -106,6 +106,10 @@ def test_a_teacher_can_be_sampled_without_guidance_at_low_noise_and_is_another_j
         ucf101._open(asked, listing.read(home / "m.jsonl"), home / "teacher")
         digests.append(json.loads((home / "teacher" / "job.json").read_text())["digest"])
     assert len(set(digests)) == 3
+    told = {name: value for name, value in asdict(jobs[0]).items() if name != "guidance_above"}
+    told |= {"manifest": fingerprint.digest(asdict(listing.read(home / "m.jsonl"))), "data": ""}
+    told |= {"model": ucf101._model_digest(jobs[0])}
+    assert digests[0] == fingerprint.digest(told), "a job that was begun before there was a choice goes on"
 
 
 def test_steps_are_no_part_of_the_protocol_and_seed_and_clips_are(job, home):
