@@ -52,7 +52,9 @@ def score(
 
     if guidance_above and not teacher:
         got = f"--guidance-above {guidance_above:g}"
-        raise MobileVDError("A student has no guidance", got=got, allowed="with --teacher alone", where="the command")
+        raise MobileVDError(
+            "A student has no guidance", got=got, allowed="with --teacher alone", where="--guidance-above"
+        )
     chosen = model if teacher else str(models.folder(model))
     made = ucf101.run(ucf101.Job(str(manifest), str(data), chosen, teacher, seed, guidance_above), out)
     typer.echo(json.dumps(compare.row(made), indent=2))

@@ -128,14 +128,15 @@ def _teacher(name: str, clip: Clip, device: torch.device, guidance_above: float 
     unet, side = inference.arrange(loaded.unet()).to(device), autoencoder.downscale(loaded.vae)
     shape = (clip.frames, loaded.vae.config.latent_channels, clip.height // side, clip.width // side)
     ids = conditioning.added_ids(1, clip.fps, settings.motion_bucket, settings.augmentation_sigma).to(device)
-    options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "schedule": loaded.schedule}
-    options["guidance_above"] = guidance_above
+    options = {"steps": settings.teacher_steps, "guidance": settings.guidance, "guidance_above": guidance_above}
 
     @torch.no_grad()
     def make(frame: Tensor, seed: int) -> Tensor:
         image = frame[None].to(device).float() / 255
         given = autoencoder.encode(loaded.vae, image), conditioning.image_tokens(loaded.image_encoder, image), ids
-        latents = sampler.sample(unet, *given, sampler.clip_noise([seed], shape).to(device), **options)
+        latents = sampler.sample(
+            unet, *given, sampler.clip_noise([seed], shape).to(device), schedule=loaded.schedule, **options
+        )
         return loaded.decode(latents)[0].mul(255).round().to(torch.uint8).cpu()
 
     return make
