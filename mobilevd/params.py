@@ -75,6 +75,16 @@ class Recipe(Section):
                 raise ValueError(f"{stage}.adversarial.heads_from: previous needs heads and head_channels of {giver}")
         return self
 
+    @model_validator(mode="after")
+    def _trained_where_it_starts(self) -> "Recipe":
+        still = self.distill.still_start
+        for stage in ("distill", *PREVIOUS) if still else ():
+            levels = getattr(self, stage).adversarial.sigmas
+            if still.sigma not in levels:
+                allowed = f"one of {stage}.adversarial.sigmas, here {', '.join(f'{level:g}' for level in levels)}"
+                raise ValueError(f"distill.still_start.sigma: got {still.sigma:g}; allowed: {allowed}")
+        return self
+
     def handed_on(self) -> dict[str, str]:
         """Stage → the stage before it, with whose heads it goes on."""
         return {s: giver for s, giver in PREVIOUS.items() if getattr(self, s).adversarial.heads_from == "previous"}

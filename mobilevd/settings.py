@@ -212,12 +212,22 @@ class Multiscale(Section):
     down: Literal["max", "average", "stride"] = "max"
 
 
+class StillStart(Section):
+    """The one evaluation starts at noise level ``sigma`` around the still clip, not at σ_max from noise alone."""
+
+    sigma: Annotated[float, Field(gt=0.0, lt=700.0)]
+
+
 class Distill(Section):
-    """Adversarial distillation to one evaluation, with temporal or spatial multiscaling, both or neither."""
+    """Adversarial distillation to one evaluation, with temporal or spatial multiscaling, both or neither.
+
+    ``still_start``: where the evaluation starts from then on; without, at σ_max from noise, as SF-V's.
+    """
 
     apply: Annotated[tuple[Literal["temporal_multiscale", "spatial_multiscale"], ...], Once] = ("temporal_multiscale",)
     temporal_multiscale: Multiscale = Multiscale()
     spatial_multiscale: Multiscale = Multiscale()
+    still_start: StillStart | None = None
     adversarial: Adversarial
 
 

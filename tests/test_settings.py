@@ -139,6 +139,19 @@ def test_a_head_start_leaves_the_generator_steps_of_its_own(values):
     assert "head_start: got 5; allowed: below steps, here 5" in refusal(values)
 
 
+def test_a_student_starts_at_a_noise_level_that_every_stage_trains_at(values):
+    values["distill"]["still_start"] = {"sigma": 5.0}
+    stages = ("distill", "prune", "funnel")
+    for stage in stages:
+        put(values, f"{stage}.adversarial.sigmas", [2.27, 5.0])
+    assert params.check(values, "here").distill.still_start.sigma == 5.0
+    for stage in stages:
+        told = refusal(put(copy.deepcopy(values), f"{stage}.adversarial.sigmas", [2.27, 700.0]))
+        assert f"still_start.sigma: got 5; allowed: one of {stage}.adversarial.sigmas, here 2.27, 700" in told
+    for sigma in (0.0, 700.0):
+        assert "still_start.sigma" in refusal(put(copy.deepcopy(values), "distill.still_start.sigma", sigma))
+
+
 def test_heads_go_on_from_a_stage_that_has_them_and_has_the_same(values):
     put(values, "funnel.adversarial.heads_from", "previous")
     assert params.check(values, "here").handed_on() == {"funnel": "prune"}

@@ -73,6 +73,6 @@ def write_bundle(folder: Path, frames: int = 14, fps: float = 7.0, dtype: torch.
     network = unet().to(dtype)
     surgery.save(network, [cross_attention.apply(network)], folder)
     clip = {"frames": frames, "fps": fps, "width": 64, "height": 64}
-    settings = {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02, "sigma_max": 700.0}
+    settings = {"clip": clip, "motion_bucket": 127, "augmentation_sigma": 0.02, "start_sigma": 700.0}
     write_json(folder / "pipeline.json", settings)
     return seal(folder)

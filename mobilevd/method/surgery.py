@@ -17,6 +17,7 @@ from mobilevd.method import (
     conv_funnel,
     cross_attention,
     spatial_multiscale,
+    still_start,
     temporal_multiscale,
     temporal_pruning,
     truncated_svd,
@@ -95,6 +96,8 @@ def replay(unet: VideoUNet, entry: dict) -> None:
             temporal_multiscale.apply(unet, down)
         case {"op": spatial_multiscale.OP, "down": str(down)}:
             spatial_multiscale.apply(unet, down)
+        case {"op": still_start.OP, "sigma": int() | float() as sigma, "image_scale": int() | float() as image_scale}:
+            still_start.apply(unet, sigma, image_scale)
         case {"op": temporal_pruning.OP, "keep": list(keep)}:
             temporal_pruning.remove(unet, keep)
         case {"op": channel_funnel.OP, "fun_factor": int() | float() as fun_factor, "where": str(where)}:
@@ -106,7 +109,7 @@ def replay(unet: VideoUNet, entry: dict) -> None:
         case {"op": truncated_svd.OP, "fun_factor": int() | float() as fun_factor, "where": str(where)}:
             truncated_svd.narrow(unet, fun_factor, where)
         case _:
-            edits = (cross_attention, temporal_multiscale, spatial_multiscale, temporal_pruning)
+            edits = (cross_attention, temporal_multiscale, spatial_multiscale, still_start, temporal_pruning)
             ops = [edit.OP for edit in (*edits, channel_funnel, conv_funnel, truncated_svd)]
             raise SurgeryError("The log holds an edit nobody knows", got=entry, allowed=", ".join(ops), where=LOG)
 

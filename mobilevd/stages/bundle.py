@@ -135,7 +135,7 @@ def _write_texts(recipe: Recipe, inputs: dict[str, StageRecord], base: bases.Bas
         "clip": recipe.clip.model_dump(mode="json"),
         "motion_bucket": recipe.evaluate.motion_bucket,
         "augmentation_sigma": recipe.evaluate.augmentation_sigma,
-        "sigma_max": SIGMA_MAX,
+        "start_sigma": still.sigma if (still := recipe.distill.still_start) else SIGMA_MAX,
     }
     write_json(folder / "pipeline.json", settings)
     shutil.copyfile(_verified(inputs, *GATES) / VERDICT_FILE, folder / VERDICT_FILE)

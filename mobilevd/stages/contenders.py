@@ -85,7 +85,7 @@ def makers(
         return make
 
     def once(load: Callable[[], Callable], on: torch.device) -> Make:
-        """A network in one evaluation from pure noise."""
+        """A network in one evaluation from its start."""
         net = load()
 
         @torch.no_grad()

@@ -1,15 +1,16 @@
 """Distill: the finetuned network, its frame axis halved inside, becomes a one-step generator by adversarial training.
 
 **Source** paper Table 1 rows "+ adversarial finetuning" and "+ temporal multiscaling", SF-V's recipe · **Keeps**
-rec_loss_before/_after are one evaluation from pure noise on validation clips (``tests/stages/test_distill.py``).
+rec_loss_before/_after are one evaluation from its own start on validation clips (``tests/stages/test_distill.py``).
 """
 
 from pathlib import Path
 
 from mobilevd.artifacts import StageRecord
-from mobilevd.method import spatial_multiscale, temporal_multiscale
+from mobilevd.method import spatial_multiscale, still_start, temporal_multiscale
 from mobilevd.params import Recipe
 from mobilevd.stages.job import Job
+from mobilevd.svd import base as bases
 
 STAGE = "distill"
 EDITS = {"temporal_multiscale": temporal_multiscale.apply, "spatial_multiscale": spatial_multiscale.apply}
@@ -26,6 +27,9 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
     for edit in settings.apply:
         log.append(EDITS[edit](generator, getattr(settings, edit).down))
         after = job.cheaper(generator, after, edit)
+    if settings.still_start:
+        scale = bases.load(recipe.base).scaling_factor
+        log.append(still_start.apply(generator, settings.still_start.sigma, scale))
     curves = job.train(generator, settings.adversarial)
     values = [value for _, value in curves["val_rec"]]
     return job.record(

@@ -76,6 +76,11 @@ class Base:
         return read(self.folder)
 
     @property
+    def scaling_factor(self) -> float:
+        """From raw latents to those that the network learns, as the autoencoder's configuration says it."""
+        return float(self._vae_config["scaling_factor"])
+
+    @property
     def unet_config(self) -> dict:
         """The network's configuration as stored."""
         return json.loads((self.folder / "unet" / "config.json").read_text(encoding="utf-8"))
@@ -102,7 +107,7 @@ class Base:
 
     def check_clip(self, clip: Clip) -> None:
         """Refuse a clip size whose latents this network cannot halve three times. Errors: RecipeError."""
-        config = json.loads((self.folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        config = self._vae_config
         patch = round((config["in_channels"] / 3) ** 0.5)
         side = patch * 2 ** (len(config["block_out_channels"]) - 1)
         side *= 2 ** (len(self.unet_config["block_out_channels"]) - 1)
@@ -113,6 +118,10 @@ class Base:
                 allowed=f"width and height that are multiples of {side}",
                 where="clip.width and clip.height of the recipe",
             )
+
+    @property
+    def _vae_config(self) -> dict:
+        return json.loads((self.folder / "vae" / "config.json").read_text(encoding="utf-8"))
 
     def _digest_of(self, parts: tuple[str, ...]) -> str:
         files = [p for part in parts for p in sorted((self.folder / part).iterdir()) if p.is_file()]

@@ -1,4 +1,4 @@
-"""From noise to clean latents: SVD's sampler (Euler, Karras σ, guidance over frames), and one evaluation at σ_max.
+"""From noise to clean latents: SVD's sampler (Euler, Karras σ, guidance over frames), and one evaluation.
 
 **Source** Karras et al. 2022, Eq. 5 and Alg. 1; SVD's settings (method: 25 steps x 2 passes = 50 evaluations). Guidance
 above a noise level alone: Kynkäänniemi et al. 2024 (arXiv 2404.07724).
@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.shapes import AddedIds, Latents, Tokens
+from mobilevd.svd import start
 from mobilevd.svd.edm import denoise
-from mobilevd.svd.scheduler import SIGMA_MAX, Schedule
+from mobilevd.svd.scheduler import Schedule
 
 
 def clip_noise(seeds: list[int], shape: tuple[int, int, int, int]) -> Latents:
@@ -68,7 +69,7 @@ def _guided(sigmas: Float[Tensor, "K"], above: float) -> list[bool]:
 
 
 class OneStep(nn.Module):
-    """The network that ships: one evaluation from pure noise at σ_max, without guidance (SF-V, Sec. 3)."""
+    """The network that ships: one evaluation without guidance, from noise at σ_max (SF-V, Sec. 3) or its own start."""
 
     def __init__(self, unet: nn.Module):
         super().__init__()
@@ -76,5 +77,6 @@ class OneStep(nn.Module):
 
     def forward(self, noise: Latents, image_latents: Float[Tensor, "B C H W"], token: Tokens, ids: AddedIds) -> Latents:
         """Unit noise B F C H W, raw first-frame latents, image token and ids → clean scaled latents B F C H W."""
-        sigma = torch.full((noise.shape[0],), SIGMA_MAX, device=noise.device)
-        return denoise(self.unet, SIGMA_MAX * noise, sigma, image_latents, token, ids)
+        begin = start.of(self.unet)
+        sigma = torch.full((noise.shape[0],), begin.sigma, device=noise.device)
+        return denoise(self.unet, begin(noise, image_latents), sigma, image_latents, token, ids)

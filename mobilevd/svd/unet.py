@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mobilevd.errors import SurgeryError
+from mobilevd.svd.start import Start
 from mobilevd.svd.upstream import (
     AlphaBlender,
     Attention,
@@ -87,7 +88,8 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
 
     ``frame_down(x, F) -> (x, F')`` and ``space_down(x) -> x`` act on down block 0's output and thereby on its last skip
     (they are one tensor); ``frame_up(x, F', F) -> x`` and ``space_up(x, (H, W)) -> x`` undo them before the last up
-    block. Each is None, or free of parameters.
+    block. ``start`` is what its one evaluation starts from, where that is not noise alone (``svd/start.py``). Each is
+    None, or free of parameters.
     """
 
     @functools.wraps(UNetSpatioTemporalConditionModel.__init__)
@@ -97,6 +99,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         self.frame_up: FrameUp | None = None
         self.space_down: SpaceDown | None = None
         self.space_up: SpaceUp | None = None
+        self.start: Start | None = None
 
     def forward(
         self,

@@ -72,7 +72,7 @@ def train(duel: Duel) -> loop.Run:
     """Train, leave the averaged weights in generator and mechanism, and return the curves and what happened.
 
     Every step: loss_g, loss_rec, loss_adv, loss_d, loss_hinge, loss_r1, d_real, d_fake (mean logits), grad_norm_g/_d,
-    lr_g/_d. At validation: val_rec, the averaged weights' reconstruction loss from pure noise at σ_max, on fixed noise.
+    lr_g/_d. At validation: val_rec, the averaged weights' reconstruction loss in one evaluation, on fixed noise.
     """
     engine = Engine(duel.how)
     turns = Turns(duel, engine)
@@ -174,7 +174,7 @@ class Turns:
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
-        """The averaged generator's reconstruction loss in one evaluation from pure noise, over the validation clips."""
+        """The averaged generator's reconstruction loss in one evaluation from its start, over the validation clips."""
         one_step, losses, outputs = OneStep(self._network).eval(), [], []
         random = seeds.generator(self._duel.seed, "validation")
         with self.generator.ema.swapped(), self._engine.autocast():

@@ -7,7 +7,7 @@ from mobilevd.device.fidelity import sqnr_db
 from mobilevd.device.one_clip import OneClip, unbatched
 from mobilevd.device.rank4 import over_time
 from mobilevd.errors import SurgeryError
-from mobilevd.method import cross_attention, spatial_multiscale, temporal_multiscale
+from mobilevd.method import cross_attention, spatial_multiscale, still_start, temporal_multiscale
 from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import VideoUNet
 
@@ -33,8 +33,9 @@ def outputs(step):
         network(cross_attention.apply),
         network(cross_attention.apply, lambda u: temporal_multiscale.apply(u, "average")),
         network(lambda u: temporal_multiscale.apply(u, "stride"), spatial_multiscale.apply),
+        network(lambda u: still_start.apply(u, 2.0, 0.6)),
     ],
-    ids=["every edit", "SVD's own", "one-token attention", "mean of frames", "stride and space"],
+    ids=["every edit", "SVD's own", "one-token attention", "mean of frames", "stride and space", "still start"],
 )
 def test_the_phone_form_is_the_one_step_networks_function(step):
     assert sqnr_db(*outputs(step)) > 110

@@ -179,7 +179,7 @@ def test_the_bundle_holds_what_ships_and_nothing_that_runs_code(recipe, records,
     }
     settings = json.loads((shipped / "pipeline.json").read_text())
     assert settings["clip"] == {"frames": whole_bundle.FRAMES, "fps": 7.0, "width": 64, "height": 64}
-    assert (settings["motion_bucket"], settings["augmentation_sigma"], settings["sigma_max"]) == (127, 0.02, 700.0)
+    assert (settings["motion_bucket"], settings["augmentation_sigma"], settings["start_sigma"]) == (127, 0.02, 700.0)
     assert check(yaml.safe_load((shipped / "recipe.yaml").read_text())) == plain
     assert Base(shipped).encoder_digest  # every part is where a base has it
 
