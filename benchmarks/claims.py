@@ -8,6 +8,7 @@ alike, was chosen by the student's score at seed 0 (``short`` shows what that ch
 
 import argparse
 import importlib
+import itertools
 import json
 import statistics
 import sys
@@ -25,7 +26,9 @@ LONG = {  # of what params.yaml says otherwise, all but the losses' weights and 
     "huber_over": "clip",
     "r1_form": "derivative",
     "discriminator_sigma": {"mean": -1.0, "std": 1.0},
+    "sigmas": [2.27, 70.5, 700.0],
 }
+FROM_NOISE = {"still_start": None, "adversarial": {"sigmas": LONG["sigmas"]}}
 FIGURES = ("fvd_to_reconstructed", "fvd", "motion_ratio", "gflops")
 Scores = dict[str, float]
 
@@ -43,7 +46,8 @@ ARMS = {
     "adversarial student": Arm("distill", {}),
     "spatial heads only": Arm("distill", {"adversarial": {"heads": ["spatial"]}}),
     "no multiscaling": Arm("distill", {"apply": []}),
-    "as in a long training": Arm("distill", {"adversarial": LONG}),
+    "as in a long training": Arm("distill", {"still_start": None, "adversarial": LONG}),
+    "from noise alone": Arm("distill", FROM_NOISE),
     "learned pruning": Arm("prune", {}),
     "random pruning": Arm("prune", {"by": "random"}),
     "L1 pruning": Arm("prune", {"by": "l1", "l1_weight": 1.0e-3}),
@@ -105,6 +109,12 @@ CLAIMS = {
         "in few steps, heads that start first and see finer, and reconstruction by position, bring the student nearer",
         "adversarial student",
         ("as in a long training",),
+        nearer,
+    ),
+    "start": Claim(
+        "a student that starts from the still clip is nearer than one that starts from noise alone",
+        "adversarial student",
+        ("from noise alone",),
         nearer,
     ),
     "multiscaling": Claim(
@@ -172,8 +182,8 @@ class Lab:
         values["finetune"] |= _steps(self.finetune_steps)
         if arm:
             _lay(values[arm.stage], arm.change)
-            for stage in ("prune", "funnel"):  # they would go on with these heads
-                values[stage]["adversarial"]["heads"] = values["distill"]["adversarial"]["heads"]
+            for stage, key in itertools.product(("prune", "funnel"), ("heads", "sigmas")):  # they go on with both
+                values[stage]["adversarial"][key] = values["distill"]["adversarial"][key]
         return params.check(values, "benchmarks/claims.py")
 
     def made(self, stage: str, recipe, inputs: dict, seed: int | str):

@@ -21,7 +21,7 @@ from mobilevd.device.one_clip import OneClip
 from mobilevd.device.profile import profile
 from mobilevd.device.session import cpus
 from mobilevd.device.targets import HOST_CPU
-from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
+from mobilevd.method import channel_funnel, cross_attention, still_start, temporal_multiscale, temporal_pruning
 from mobilevd.stages import ends
 from mobilevd.svd import base as bases
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
@@ -54,6 +54,8 @@ def student(unet: VideoUNet, recipe: params.Recipe) -> VideoUNet:
     """``unet`` after the recipe's edits, in place; of its temporal blocks those stay that lie evenly over it."""
     cross_attention.apply(unet)
     temporal_multiscale.apply(unet)
+    if recipe.distill.still_start:
+        still_start.apply(unet, recipe.distill.still_start.sigma, bases.scaling_factor(recipe.base))
     names = list(temporal_blocks(unet))
     temporal_pruning.remove(unet, [names[i * len(names) // recipe.prune.keep] for i in range(recipe.prune.keep)])
     channel_funnel.attach(unet, recipe.funnel.fun_factor, recipe.funnel.where, "csi")

@@ -77,12 +77,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _trained_where_it_starts(self) -> "Recipe":
-        still = self.distill.still_start
-        for stage in ("distill", *PREVIOUS) if still else ():
-            levels = getattr(self, stage).adversarial.sigmas
-            if still.sigma not in levels:
-                allowed = f"one of {stage}.adversarial.sigmas, here {', '.join(f'{level:g}' for level in levels)}"
-                raise ValueError(f"distill.still_start.sigma: got {still.sigma:g}; allowed: {allowed}")
+        start = self.distill.start_sigma
+        levels = {stage: getattr(self, stage).adversarial.sigmas for stage in ("distill", *PREVIOUS)}
+        lacking = [f"{stage}.adversarial.sigmas" for stage, sigmas in levels.items() if start not in sigmas]
+        if lacking:
+            what = f"{', '.join(lacking)}: without {start:g}, where the one evaluation starts"
+            raise ValueError(f"{what} (distill.still_start.sigma; 700 when it is not given); allowed: with it")
         return self
 
     def handed_on(self) -> dict[str, str]:
@@ -169,8 +169,10 @@ def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _headline(error: ValidationError) -> str:
     lines = ["The recipe cannot be run"]
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "recipe"
-        if item["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in item["loc"])
+        if not key:  # of sections that do not go together: what it got is the whole recipe
+            lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
+        elif item["type"] == "extra_forbidden":
             lines.append(f"  {key}: unknown key, got {item['input']!r}; allowed here: {_keys_at(item['loc'][:-1])}")
         elif item["type"] == "missing":
             lines.append(f"  {key}: missing; it has no default")

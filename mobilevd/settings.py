@@ -230,6 +230,11 @@ class Distill(Section):
     still_start: StillStart | None = None
     adversarial: Adversarial
 
+    @property
+    def start_sigma(self) -> float:
+        """The noise level of the one evaluation: SVD's σ_max, unless there is a still start."""
+        return self.still_start.sigma if self.still_start else 700.0
+
 
 class Prune(Section):
     """Temporal block pruning: ``keep`` blocks stay, or as many as fit into ``keep_tflops`` of one whole evaluation.

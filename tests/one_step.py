@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from mobilevd.artifacts import StageRecord, seal
 from mobilevd.device.inputs import GraphSpec, one_step
-from mobilevd.method import channel_funnel, cross_attention, surgery, temporal_multiscale, temporal_pruning
+from mobilevd.method import channel_funnel, cross_attention, still_start, surgery, temporal_multiscale, temporal_pruning
 from mobilevd.params import Recipe, check
 from mobilevd.svd.sampler import OneStep
 from mobilevd.svd.unet import VideoUNet, temporal_blocks
@@ -26,11 +26,11 @@ SPEC = one_step(frames=FRAMES, channels=CHANNELS, height=8, width=8, token_dim=T
 
 
 def edited(seed: int = 0) -> tuple[VideoUNet, list[dict]]:
-    """Cross-attention rewritten, frames halved inside, half of the temporal blocks gone, funnels merged."""
+    """Every edit: one token's attention, frames halved inside, a still start, half of the temporal blocks, funnels."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     unet = VideoUNet(**CONFIG).eval().requires_grad_(False)
-    log = [cross_attention.apply(unet), temporal_multiscale.apply(unet)]
+    log = [cross_attention.apply(unet), temporal_multiscale.apply(unet), still_start.apply(unet, 5.0, 0.6)]
     log.append(temporal_pruning.remove(unet, list(temporal_blocks(unet))[::2]))
     channel_funnel.attach(unet, 0.5, "all", "csi", generator)
     log.append(channel_funnel.merge(unet))

@@ -187,6 +187,9 @@ def test_digest_changes_with_every_single_value():
     whole = {key: section for key, section in whole.items() if key not in params.OPERATIONS}
     for stage in ("prune", "funnel"):  # else heads and head_channels go with another stage's
         whole[stage]["adversarial"]["heads_from"] = "new"
+    still = whole["distill"].pop("still_start")
+    for stage in ("distill", "prune", "funnel"):
+        whole[stage]["adversarial"]["sigmas"] = [2.27, 5.0, 700.0]
     plain, seen, unchanged = params.check(whole).digest, set(), []
     for path, value in leaves(whole):
         if path[-1] in {"timeout_minutes", *params.TELLING.get(path[0], ())}:
@@ -208,7 +211,11 @@ def test_digest_changes_with_every_single_value():
         else:
             unchanged.append(".".join(str(p) for p in path))
     assert len(seen) > 80
+    whole["distill"]["still_start"] = still
+    assert params.check(whole).digest not in seen | {plain}
     unchanged.remove("distill.adversarial.heads_from")  # nothing comes before it
+    for stage in ("distill", "prune", "funnel"):
+        unchanged.remove(f"{stage}.adversarial.sigmas.2")  # the network starts there
     assert [name for name in unchanged if not (ONE_CHOICE | GO_WITH_ANOTHER) & set(name.split("."))] == [
         f"gates.{i}.{key}"  # a second limit beside the first is refused, and so is "of" or "better" beside a threshold
         for i in range(len(whole["gates"]))

@@ -146,10 +146,13 @@ def test_a_student_starts_at_a_noise_level_that_every_stage_trains_at(values):
         put(values, f"{stage}.adversarial.sigmas", [2.27, 5.0])
     assert params.check(values, "here").distill.still_start.sigma == 5.0
     for stage in stages:
-        told = refusal(put(copy.deepcopy(values), f"{stage}.adversarial.sigmas", [2.27, 700.0]))
-        assert f"still_start.sigma: got 5; allowed: one of {stage}.adversarial.sigmas, here 2.27, 700" in told
+        told = refusal(put(copy.deepcopy(values), f"{stage}.adversarial.sigmas", [2.27, 700.0])).splitlines()[1]
+        assert told.startswith(f"  {stage}.adversarial.sigmas: without 5, where the one evaluation starts")
     for sigma in (0.0, 700.0):
         assert "still_start.sigma" in refusal(put(copy.deepcopy(values), "distill.still_start.sigma", sigma))
+    values["distill"]["still_start"] = None
+    lists = ", ".join(f"{stage}.adversarial.sigmas" for stage in stages)
+    assert refusal(values).splitlines()[1].startswith(f"  {lists}: without 700")
 
 
 def test_heads_go_on_from_a_stage_that_has_them_and_has_the_same(values):

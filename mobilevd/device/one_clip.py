@@ -29,8 +29,9 @@ class OneClip(nn.Module):
         self.unet = rewritten(unet)
         c = self.unet.config.out_channels
         weight = self.unet.conv_in.weight
-        of_noise, of_image = weight[:, :c] * c_in.to(weight), weight[:, c:]
-        told = torch.cat([of_noise * begin.sigma, of_image + of_noise * begin.image_scale], dim=1)
+        share = {name: (c_in * getattr(begin, name)).to(weight) for name in ("sigma", "image_scale")}
+        of_image = weight[:, c:] + weight[:, :c] * share["image_scale"]
+        told = torch.cat([weight[:, :c] * share["sigma"], of_image], dim=1)
         self.unet.conv_in = like(self.unet.conv_in, told, self.unet.conv_in.bias)
         out, factor = self.unet.conv_out, c_out.to(weight)
         self.unet.conv_out = like(out, out.weight * factor, out.bias * factor)

@@ -23,7 +23,6 @@ from mobilevd.stages import ends, model_card
 from mobilevd.stages.checkout import git
 from mobilevd.stages.gate import VERDICT_FILE
 from mobilevd.svd import base as bases
-from mobilevd.svd.scheduler import SIGMA_MAX
 
 NETWORK, ONNX, GATES = ("funnel", "network"), ("quantize", "onnx"), ("gate", "gates")
 DECODER = ("vae", "image_encoder")
@@ -135,7 +134,7 @@ def _write_texts(recipe: Recipe, inputs: dict[str, StageRecord], base: bases.Bas
         "clip": recipe.clip.model_dump(mode="json"),
         "motion_bucket": recipe.evaluate.motion_bucket,
         "augmentation_sigma": recipe.evaluate.augmentation_sigma,
-        "start_sigma": still.sigma if (still := recipe.distill.still_start) else SIGMA_MAX,
+        "start_sigma": recipe.distill.start_sigma,
     }
     write_json(folder / "pipeline.json", settings)
     shutil.copyfile(_verified(inputs, *GATES) / VERDICT_FILE, folder / VERDICT_FILE)

@@ -28,7 +28,7 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
         log.append(EDITS[edit](generator, getattr(settings, edit).down))
         after = job.cheaper(generator, after, edit)
     if settings.still_start:
-        scale = bases.load(recipe.base).scaling_factor
+        scale = bases.scaling_factor(recipe.base)
         log.append(still_start.apply(generator, settings.still_start.sigma, scale))
     curves = job.train(generator, settings.adversarial)
     values = [value for _, value in curves["val_rec"]]

@@ -40,8 +40,9 @@ def write(recipe: Recipe, inputs: dict[str, StageRecord], facts: Facts) -> str:
     page.add(f"---\npipeline_tag: image-to-video\nlicense: other\n---\n\n# {recipe.name}: one image in, one clip out")
     page.add(
         f"A video network that animates an image: {clip.frames} frames at {clip.fps:g} per second, "
-        f"{clip.width}x{clip.height} pixels, in **one** evaluation. It was made from the base `{facts.base}` by "
-        "low-resolution finetuning, adversarial distillation, temporal multiscaling and block pruning, channel funnels "
+        f"{clip.width}x{clip.height} pixels, in **one** evaluation that starts {_start(recipe)}. "
+        f"It was made from the base `{facts.base}` by low-resolution finetuning, adversarial distillation, temporal "
+        "multiscaling and block pruning, channel funnels "
         f"(Mobile Video Diffusion, arXiv 2412.07583), then quantized. Its gates: **{verdict}**."
     )
     page.add('```python\nMobileVDPipeline.from_pretrained("this folder")(image).frames  # from mobilevd.pipeline\n```')
@@ -77,6 +78,11 @@ def licence(base: Path) -> str:
     told = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0].strip() else {}
     named = told.get("license_name") or told.get("license") if isinstance(told, dict) else None
     return f"{named}, as its card says." if named else "not stated beside it; ask its publisher before you share this."
+
+
+def _start(recipe: Recipe) -> str:
+    around = "from the image, repeated, under noise" if recipe.distill.still_start else "from noise alone"
+    return f"{around} (σ {recipe.distill.start_sigma:g})"
 
 
 class _Page:

@@ -1,4 +1,4 @@
-"""Quantize: the one-step network as an ONNX graph, and as one with 8-bit weights, calibrated on real latents at σ_max.
+"""Quantize: the one-step network as an ONNX graph, and as one with 8-bit weights, calibrated on real latents.
 
 **Keeps** parity with torch of the float graph, no weight left in float unnoticed, and the recipe's SQNR on held-out
 clips (``tests/stages/test_quantize.py``).
@@ -179,7 +179,7 @@ def _facts(recipe: Recipe, result: Result, checked: int) -> dict[str, str]:
     return {
         "precision": f"{widths}, QDQ, opset {settings.opset}",
         "quantizer": f"{settings.quantizer}, weights rounded by {settings.rounding}",
-        "calibration": f"smallest and largest values on {result.seen.clips} training clips at σ_max",
+        "calibration": f"smallest and largest values on {result.seen.clips} training clips",
         "sqnr": f"the lowest of {checked} validation clips, quantized against float, ONNX Runtime on the host's CPU",
     }
 

@@ -12,12 +12,13 @@ import torch
 from mobilevd.errors import MobileVDError
 from mobilevd.evaluation.block_costs import block_costs
 from mobilevd.evaluation.cost import Cost, count
-from mobilevd.method import surgery, temporal_pruning, truncated_svd
+from mobilevd.method import still_start, surgery, temporal_pruning, truncated_svd
 from mobilevd.method.discriminator import Discriminator
 from mobilevd.params import Recipe
 from mobilevd.settings import Adversarial, Optim, Prune
 from mobilevd.stages import costs, distill, finetune, funnel, prune
 from mobilevd.stages.job import cheaper
+from mobilevd.svd import base as bases
 from mobilevd.svd.base import Base
 from mobilevd.training import optim
 
@@ -36,6 +37,7 @@ class _Rehearsal:
         with torch.device("meta"):
             self._unet = surgery.rebuild(base.unet_config, []).to("meta")
         side = costs.downscale(base.folder / "vae" / "config.json")
+        self._scale = bases.scaling_factor(str(base.folder))
         self._latents = (1, clip.frames, self._unet.config.out_channels, clip.height // side, clip.width // side)
 
     def run(self) -> None:
@@ -53,6 +55,8 @@ class _Rehearsal:
         settings = self._recipe.distill
         for edit in settings.apply:
             distill.EDITS[edit](self._unet, getattr(settings, edit).down)
+        if settings.still_start:
+            still_start.apply(self._unet, settings.still_start.sigma, self._scale)
         self._duel(settings.adversarial)
 
     def _prune(self) -> None:

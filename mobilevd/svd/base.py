@@ -29,7 +29,9 @@ from mobilevd.svd.upstream import AutoencoderKLTemporalDecoder
 from mobilevd.svd.upstream import logging as diffusers_logging
 
 POCKET = "pocket"
-PARTS = ("unet", "vae", "image_encoder")
+PARTS, VAE_CONFIG = ("unet", "vae", "image_encoder"), "vae/config.json"
+SVDS_SCALE = 0.18215  # what diffusers' autoencoder takes where its configuration says nothing
+DOWNLOADED = ["model_index.json", "*/config.json", "*/*.json", "*/*.safetensors"]
 MISFIT = "The base's weights do not fit its configuration"
 
 diffusers_logging.disable_progress_bar()
@@ -76,11 +78,6 @@ class Base:
         return read(self.folder)
 
     @property
-    def scaling_factor(self) -> float:
-        """From raw latents to those that the network learns, as the autoencoder's configuration says it."""
-        return float(self._vae_config["scaling_factor"])
-
-    @property
     def unet_config(self) -> dict:
         """The network's configuration as stored."""
         return json.loads((self.folder / "unet" / "config.json").read_text(encoding="utf-8"))
@@ -107,7 +104,7 @@ class Base:
 
     def check_clip(self, clip: Clip) -> None:
         """Refuse a clip size whose latents this network cannot halve three times. Errors: RecipeError."""
-        config = self._vae_config
+        config = json.loads((self.folder / VAE_CONFIG).read_text(encoding="utf-8"))
         patch = round((config["in_channels"] / 3) ** 0.5)
         side = patch * 2 ** (len(config["block_out_channels"]) - 1)
         side *= 2 ** (len(self.unet_config["block_out_channels"]) - 1)
@@ -118,10 +115,6 @@ class Base:
                 allowed=f"width and height that are multiples of {side}",
                 where="clip.width and clip.height of the recipe",
             )
-
-    @property
-    def _vae_config(self) -> dict:
-        return json.loads((self.folder / "vae" / "config.json").read_text(encoding="utf-8"))
 
     def _digest_of(self, parts: tuple[str, ...]) -> str:
         files = [p for part in parts for p in sorted((self.folder / part).iterdir()) if p.is_file()]
@@ -149,6 +142,16 @@ def pocket_folder() -> Path:
     return folder
 
 
+def scaling_factor(base: str) -> float:
+    """From raw latents to those that the network learns. Of a base at the hub, nothing but one file is fetched.
+
+    Errors: RecipeError when it cannot be found.
+    """
+    folder = pocket_folder() if base == POCKET else _folder(base)
+    folder = folder if folder.is_dir() else _downloaded(base, [VAE_CONFIG])
+    return float(json.loads((folder / VAE_CONFIG).read_text(encoding="utf-8")).get("scaling_factor", SVDS_SCALE))
+
+
 def is_here(base: str) -> bool:
     """Whether the base is on this machine's disk, and no id of the hub."""
     return base == POCKET or _folder(base).is_dir()
@@ -164,11 +167,10 @@ def _folder(base: str) -> Path:
     return folder if folder.is_absolute() or folder.exists() else project_root() / folder
 
 
-def _downloaded(base: str) -> Path:
+def _downloaded(base: str, patterns: list[str] = DOWNLOADED) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["model_index.json", "*/config.json", "*/*.json", "*/*.safetensors"]
     try:
         return Path(snapshot_download(base, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

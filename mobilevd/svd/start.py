@@ -28,7 +28,7 @@ class Start(nn.Module):
         return x + self.image_scale * image_latents.unsqueeze(1) if self.image_scale else x
 
     def extra_repr(self) -> str:
-        return f"sigma={self.sigma:g}, image_scale={self.image_scale:g}"
+        return f"sigma={self.sigma!r}, image_scale={self.image_scale!r}"
 
 
 NOISE = Start(SIGMA_MAX, 0.0)

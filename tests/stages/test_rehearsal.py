@@ -1,5 +1,6 @@
 """What a recipe's stages will do to its base, tried without weights: whatever can be told before is told before."""
 
+import shutil
 import time
 
 import pytest
@@ -81,6 +82,15 @@ def test_funnels_over_time_need_a_temporal_block_that_stays(base, values, by):
     with pytest.raises(SurgeryError, match=r"^The stage funnel could not run: .*\n.*no self-attention"):
         rehearse(put(values, "prune.keep", 0), base)
     rehearse(put(values, "funnel.where", "spatial"), base)
+
+
+def test_a_still_start_needs_an_autoencoder_that_scales(values, svd, tmp_path):
+    values["distill"]["still_start"] = {"sigma": 2.27}
+    rehearse(values, svd)
+    shutil.copytree(svd.folder, tmp_path / "base")
+    write_json(tmp_path / "base" / "vae" / "config.json", reference.AUTOENCODER | {"scaling_factor": 0.0})
+    with pytest.raises(SurgeryError, match=r"^The stage distill could not run: The first frame would not be seen"):
+        rehearse(values, Base(tmp_path / "base"))
 
 
 def test_a_budget_that_no_choice_of_blocks_meets_is_refused(base, values):

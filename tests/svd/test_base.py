@@ -44,6 +44,14 @@ def clip(frames: int = 3) -> torch.Tensor:
     return torch.randint(0, 256, (frames, 3, 64, 128), dtype=torch.uint8, generator=g)
 
 
+def test_the_latents_scale_is_read_from_the_configuration_or_is_svds(whole, tmp_path):
+    assert base.scaling_factor(str(whole)) == base.load(str(whole)).vae.config.scaling_factor
+    assert base.scaling_factor("pocket") == pytest.approx(0.639, abs=1e-3)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    assert base.scaling_factor(str(tmp_path)) == 0.18215
+
+
 def test_folder_in_diffusers_layout_loads_as_it_was_written(whole):
     loaded = base.load(str(whole))
     expected = tiny_svd.unet().state_dict()
@@ -257,8 +265,10 @@ def test_pickled_weights_are_refused(whole, tmp_path, part):
 def test_unknown_base_is_refused_without_a_network(name, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(RecipeError, match=r"cannot be found(.|\n)*pocket, a folder in diffusers layout, or a hub id"):
-        base.load(name)
+    told = r"cannot be found(.|\n)*pocket, a folder in diffusers layout, or a hub id"
+    for read in (base.load, base.scaling_factor):
+        with pytest.raises(RecipeError, match=told):
+            read(name)
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 256), (64, 64), (1024, 576)])

@@ -1,8 +1,10 @@
 """Where one evaluation starts: SVD's σ_max and noise alone, unless the network says otherwise."""
 
+import small_recipes
 import torch
 from torch import nn
 
+from mobilevd.settings import Distill
 from mobilevd.svd import start
 from mobilevd.svd.start import Start
 
@@ -22,4 +24,9 @@ def test_the_still_clip_lies_under_the_noise_of_every_frame():
 
 def test_a_start_has_no_weights_and_tells_its_numbers():
     assert list(Start(2.0, 0.5).state_dict()) == []
-    assert "sigma=2, image_scale=0.5" in repr(Start(2.0, 0.5))
+    assert "sigma=2.0, image_scale=0.5" in repr(Start(2.0, 0.5))
+    assert repr(Start(2.0, 0.5)) != repr(Start(2.00000001, 0.5))
+
+
+def test_the_default_is_where_a_recipe_says_that_it_starts():
+    assert Distill(adversarial=small_recipes.smallest()["distill"]["adversarial"]).start_sigma == start.NOISE.sigma
