@@ -53,7 +53,8 @@ def test_funnels_are_trained_before_they_are_merged_unless_merged_first(
     monkeypatch.setattr(channel_funnel, "attach", spy)
     recipe = tiny_recipe(funnel={"merge": merge})
     funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
-    assert {torch.equal(p, start) for p, start in moved[0]} == {merge == "before"}
+    still = [torch.equal(p, start) for p, start in moved[0]]  # of one position's attention some never move
+    assert all(still) == (merge == "before")
 
 
 def test_a_merge_that_changes_the_output_fails(tiny_recipe, trained, tmp_path, monkeypatch):
