@@ -53,7 +53,8 @@ def main() -> None:
         video = decoded(latents)
         made = features(video)
         told |= {"to real": round(fvd.frechet(real, made)), "to the autoencoder's": round(fvd.frechet(near, made))}
-        print(json.dumps(told | {"motion": round(motion.energy_ratio(video, held.video), 2)}, ensure_ascii=False), flush=True)
+        told |= {"motion": round(motion.energy_ratio(video, held.video), 2)}
+        print(json.dumps(told, ensure_ascii=False), flush=True)
 
     for sigma in STARTS:
         start = {"start": f"the still clip, σ {sigma:g}" if sigma else "noise, as SVD's"}
