@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobilevd.evaluation.cost import LADDER, PIXELS_PER_LATENT, Rung
 from mobilevd.method import cross_attention
-from mobilevd.stages import costs
+from mobilevd.stages import cost_tables, costs
 from mobilevd.svd import reference
 from mobilevd.svd.inference import arrange
 from mobilevd.svd.unet import VideoUNet
@@ -149,7 +149,7 @@ def readme(known: dict[str, dict]) -> list[str]:
     first = next((known[key(rung)]["cpu_s"] for rung in LADDER if key(rung) in known), None)
     seconds = [known.get(key(rung), {}).get("cpu_s") for rung in LADDER]
     cells = ["CPU, s", "---", *("–" if s is None else f"{s:.0f} ({s / first:.2f})" for s in seconds)]
-    lines = costs.ladder_markdown(costs.ladder_rows()).splitlines()
+    lines = cost_tables.ladder_markdown(costs.ladder_rows()).splitlines()
     return [f"{line} {cell} |".replace("| --- |", "|---|") for line, cell in zip(lines, cells, strict=True)]
 
 

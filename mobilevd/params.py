@@ -35,6 +35,7 @@ from mobilevd.settings import (
 FROM = "from"
 PREVIOUS, HEADS = {"prune": "distill", "funnel": "prune"}, "heads"  # of the adversarial stages, and what they hand on
 OPERATIONS = ("retrain", "machines")  # sections that say when and where to run, not what
+HOW = ("shard", "gradient_checkpointing", "workers")  # keys of training that say how a machine computes the same
 TELLING = {"training": {"resume"}, "registry": {"live"}, "profile": {"phone": {"timeout_minutes"}}}  # and keys
 
 
@@ -91,8 +92,12 @@ class Recipe(Section):
 
     @property
     def digest(self) -> str:
-        """sha256 over the canonical JSON of every value that changes what a run makes, defaults included."""
+        """sha256 over the canonical JSON of every value that changes what a run makes, defaults included.
+
+        ``HOW`` counts as its defaults: a training may go on, and a stage be used again, where memory is cut otherwise.
+        """
         values = self.model_dump(mode="json", exclude=dict.fromkeys(OPERATIONS, True) | TELLING)
+        values["training"] |= {key: Training.model_fields[key].default for key in HOW}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -114,9 +119,9 @@ def gates(path: str | Path) -> tuple[Gate, ...]:
         raise RecipeError(_headline(error), where=str(path)) from None
 
 
-def parse(text: str) -> dict[str, Any]:
-    """Metaflow's parser of ``--config recipe FILE``: the checked recipe as a plain dictionary, defaults filled in."""
-    return check(_mapping(text, "--config recipe"), "--config recipe").model_dump(mode="json")
+def parse(text: str, where: str = "--config recipe") -> dict[str, Any]:
+    """The checked recipe as a plain dictionary, defaults filled in; ``where`` the text is from. Errors: as ``load``."""
+    return check(_mapping(text, where), where).model_dump(mode="json")
 
 
 def check(values: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -129,7 +134,8 @@ def check(values: dict[str, Any], where: str = "recipe") -> Recipe:
 
 def _read(path: Path, where: str) -> dict[str, Any]:
     if not path.is_file():
-        raise RecipeError("The recipe does not exist", got=str(path), allowed="a YAML file", where=where)
+        what = "The recipe is a folder" if path.is_dir() else "The recipe does not exist"
+        raise RecipeError(what, got=str(path), allowed="a YAML file", where=where)
     return _mapping(path.read_bytes(), str(path), (path.resolve(),))
 
 
@@ -168,7 +174,7 @@ def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _headline(error: ValidationError) -> str:
     lines = ["The recipe cannot be run"]
-    for item in error.errors():
+    for item in _innermost(error.errors()):
         key = ".".join(str(part) for part in item["loc"])
         if not key:  # of sections that do not go together: what it got is the whole recipe
             lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
@@ -180,6 +186,13 @@ def _headline(error: ValidationError) -> str:
             lines.append(f"  {key}: got {item['input']!r}; allowed: {item['msg'][0].lower()}{item['msg'][1:]}")
             lines[-1] += _read_as_text(item)
     return "\n".join(lines)
+
+
+def _innermost(items: list[Any]) -> list[Any]:
+    """Without what is said of a section or list for a mistake inside of it: that it is one too short, say."""
+    places = [item["loc"] for item in items]
+    inside = {place[:depth] for place in places for depth in range(len(place))}
+    return [item for item in items if item["loc"] not in inside]
 
 
 def _read_as_text(item: Any) -> str:

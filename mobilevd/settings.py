@@ -118,7 +118,7 @@ class Adversarial(Section):
 
     In the first ``head_start`` of ``steps`` the discriminator's heads learn alone. ``heads_from``: they start new, or
     as the stage before left them. ``look``: at what each down block of the frozen encoder gives, after its downsampler
-    (as SF-V) or before it, twice as fine.
+    (as SF-V) or before it, twice as fine. ``huber_over``: the norm in L_rec, see ``adversarial.pseudo_huber``.
     """
 
     steps: Count
@@ -137,7 +137,7 @@ class Adversarial(Section):
     reconstruction_weight: NotNegative = 0.1
     adversarial_weight: NotNegative = 1.0
     huber_c: Positive = 0.03
-    huber_over: Literal["clip", "position"] = "clip"
+    huber_over: Literal["clip", "sum", "position"] = "clip"
     r1_gamma: NotNegative = 1.0e-4
     r1_every: Count = 1
     r1_form: Literal["derivative", "difference"] = "derivative"

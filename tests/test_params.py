@@ -75,6 +75,13 @@ def test_all_mistakes_are_told_at_once(values):
     assert len(told.splitlines()) == 1 + 4 + 1
 
 
+def test_a_mistake_inside_of_a_list_is_not_told_as_one_of_the_list_too(values):
+    told = refusal(put(values, "gates", [{"metric": "student.fvd"}])).splitlines()
+    assert [line.split(":")[0].strip() for line in told] == ["The recipe cannot be run", "gates.0", "where"]
+    assert "allowed: value error, give exactly one of max, min" in told[1]
+    assert "  gates: got []; allowed: tuple should have at least 1 item" in refusal(put(values, "gates", []))
+
+
 def test_message_says_what_got_allowed_and_where(values):
     told = refusal(put(values, "clip.width", 500), "recipes/mine.yaml")
     assert told.splitlines() == [
@@ -192,7 +199,9 @@ def test_digest_changes_with_every_single_value():
         whole[stage]["adversarial"]["sigmas"] = [2.27, 5.0, 700.0]
     plain, seen, unchanged = params.check(whole).digest, set(), []
     for path, value in leaves(whole):
-        if path[-1] in {"timeout_minutes", *params.TELLING.get(path[0], ())}:
+        if path[-1] in {"timeout_minutes", *params.TELLING.get(path[0], ())} or (
+            path[0] == "training" and path[-1] in params.HOW
+        ):
             continue
         for candidate in other(value):
             changed = copy.deepcopy(whole)
@@ -213,6 +222,7 @@ def test_digest_changes_with_every_single_value():
     assert len(seen) > 80
     whole["distill"]["still_start"] = still
     assert params.check(whole).digest not in seen | {plain}
+
     unchanged.remove("distill.adversarial.heads_from")  # nothing comes before it
     for stage in ("distill", "prune", "funnel"):
         unchanged.remove(f"{stage}.adversarial.sigmas.2")  # the network starts there
@@ -222,6 +232,15 @@ def test_digest_changes_with_every_single_value():
         for key in (*settings.THRESHOLDS, *settings.COMPARISONS, "of", "better", "measured_on")
         if key == "better" or (whole["gates"][i][key] is None and not of_a_device(whole["gates"][i], key))
     ]
+
+
+def test_digest_does_not_change_with_how_a_machine_computes_the_same():
+    """A training whose machine ran out of memory goes on from its checkpoints, cut otherwise."""
+    whole = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    plain = params.check(whole).digest
+    whole["training"] |= {"shard": True, "gradient_checkpointing": True, "workers": 3}
+    assert set(params.HOW) == {"shard", "gradient_checkpointing", "workers"}
+    assert params.check(whole).digest == plain
 
 
 def test_parsed_recipe_is_plain_json_that_is_read_as_the_same_recipe(values):

@@ -1,12 +1,14 @@
 """One adversarial training, alone or by two processes: ``python together.py FOLDER NAME:HOW:STEPS …``.
 
 HOW is ``alone`` (batch 2), ``parts`` (2 parts of batch 1), ``apart`` (two processes, batch 1, on machines without a
-common disk), ``split`` (two processes, the network split over both), ``bf16`` or ``fp16`` (split, in that precision),
+common disk), ``split`` (two processes, the network split over both), ``rare`` (split, one checkpoint at the end, after
+the last of several validations), ``bf16`` or ``fp16`` (split, in that precision),
 ``muon`` and ``muonsplit`` (alone and split, by that optimizer) or ``back`` (apart, a small network that goes wrong
 once). Processes are forked with what torchrun sets, for imports take long. The same NAME goes on from its checkpoints;
-each run prints its curves as JSON.
+each process prints what network it leaves, each run its curves, as JSON.
 """
 
+import copy
 import json
 import os
 import socket
@@ -16,10 +18,11 @@ from pathlib import Path
 import torch
 from killable import clips, network
 
-from mobilevd.method import temporal_pruning
+from mobilevd.method import surgery, temporal_pruning
 from mobilevd.method.block_importance import Budget, Learned
 from mobilevd.settings import Adversarial, Health, Optim, Training
-from mobilevd.training import duel, engine, loop
+from mobilevd.svd.unet import VideoUNet
+from mobilevd.training import duel, engine, loop, muon
 from mobilevd.training.checkpoints import Checkpoints
 from mobilevd.training.health import Watch
 from mobilevd.training.learner import Learner
@@ -37,7 +40,7 @@ CUT = {
     "muon": BY_MUON | {"batch_size": 2},
     "muonsplit": BY_MUON,
 }
-SPLIT = {"split": "fp32", "bf16": "bf16", "fp16": "fp16", "muonsplit": "fp32"}
+SPLIT = {"split": "fp32", "rare": "fp32", "bf16": "bf16", "fp16": "fp16", "muonsplit": "fp32"}
 
 
 def train(folder: Path, how: str, steps: int, rank: int) -> None:
@@ -48,11 +51,24 @@ def train(folder: Path, how: str, steps: int, rank: int) -> None:
     mechanism = duel.Mechanism(blocks, 0.05, draw, settle)
     files = folder.parent / "train.safetensors", folder.parent / "validation.safetensors"
     settings, checkpoints = Adversarial(steps=steps, **SETTINGS | CUT.get(how, {})), Checkpoints(folder, "t")
-    trained_how = Training(shard=how in SPLIT, precision=SPLIT.get(how, "fp32"))
+    every = 100 if how == "rare" else None
+    trained_how = Training(shard=how in SPLIT, precision=SPLIT.get(how, "fp32"), checkpoint_every=every)
     fight = duel.Duel(generator, network(1), files, (ids, ids), settings, 0, "t", trained_how, checkpoints, mechanism)
     trained = duel.train(fight)
+    gates.set(blocks.settled())
+    left = left_by(generator, gates, folder.parent / f"left-{folder.name}-{rank}")
+    sys.stdout.write(f"left {json.dumps(left)}\n")
     if rank == 0:
         print("curves", json.dumps(trained.curves), flush=True)
+
+
+def left_by(generator: VideoUNet, gates: temporal_pruning.Gates, folder: Path) -> dict:
+    """What a stage does with a network that was trained: copy, bake, save, read."""
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in generator.modules())
+    size = sum(tensor.double().abs().sum().item() for tensor in generator.state_dict().values())
+    baked = copy.deepcopy(generator)
+    surgery.save(baked, [temporal_pruning.bake(baked, gates)], folder)
+    return {"kind": type(surgery.load(folder)[0]).__name__, "hooked": hooked, "size": size}
 
 
 def back(folder: Path, steps: int, rank: int) -> None:
@@ -76,6 +92,7 @@ def back(folder: Path, steps: int, rank: int) -> None:
 
 def main(folder: Path, plans: list[str]) -> None:
     engine.BUCKET = 10_000  # many exchanges, where these networks would fit into one
+    muon.has = lambda feature: False  # in bf16, where the processor has it, rounding hides what is compared
     clips(folder / "train.safetensors", 5), clips(folder / "validation.safetensors", 2)
     for plan in plans:
         name, how, steps = plan.split(":")

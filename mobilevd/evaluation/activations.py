@@ -4,12 +4,13 @@
 the plain one here, whose matrices a fused kernel does not keep: a count from above.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from mobilevd.svd import recompute
 from mobilevd.svd.unet import VideoUNet
 
 
@@ -20,7 +21,7 @@ def kept_bytes(unet: VideoUNet, latents: Sequence[int], lean: bool = False) -> i
     """
     seen, largest = _Seen(), [0]
 
-    def segment(block: nn.Module, *args) -> Tensor:
+    def segment(block: Callable, *args) -> Tensor:
         own = _Seen()
         for tensor in args:
             seen.add(tensor)
@@ -30,7 +31,7 @@ def kept_bytes(unet: VideoUNet, latents: Sequence[int], lean: bool = False) -> i
         return out
 
     if lean:
-        unet.enable_gradient_checkpointing(segment)
+        recompute.arrange(unet, segment)
     with seen.hooks():
         unet.train()(*_inputs(unet.config, latents))
     return seen.size + max(largest)

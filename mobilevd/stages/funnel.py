@@ -116,11 +116,18 @@ def _evaluations(job: Job, generator: VideoUNet, settings: Funnel) -> Iterator[C
 
 
 def _in_double(unet: VideoUNet, given: tuple[Tensor, ...]) -> Tensor:
-    """One evaluation in float64; the weights are as they were afterwards, to the bit."""
+    """An evaluation of every clip in float64; the weights are where and as they were afterwards, to the bit.
+
+    Clip by clip on the processor, whose attention never holds a matrix of positions x positions: a GPU's does in
+    float64, 48 GB of it for each block of SVD's outermost level at 1024x576.
+    """
+    device = next(unet.parameters()).device
     try:
-        return OneStep(unet.double()).eval()(*(tensor.double() for tensor in given))
+        step = OneStep(unet.to("cpu", torch.float64)).eval()
+        clips = zip(*(tensor.double().cpu().split(1) for tensor in given), strict=True)
+        return torch.cat([step(*clip) for clip in clips])
     finally:
-        unet.float()
+        unet.to(device, torch.float32)
 
 
 @torch.no_grad()

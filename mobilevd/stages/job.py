@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from mobilevd.artifacts import Artifact, StageRecord, seal, verify
 from mobilevd.errors import EffectError, IntegrityError
@@ -37,6 +37,10 @@ LATENTS, CLIPS = "latents", "clips"
 HEADS_FILE = "heads.safetensors"
 BESIDE = (CLIPS, HEADS)  # artifacts that lie beside the one that a stage is known by
 SAVED = {"tflops": "FLOPs", "params_m": "parameters"}
+
+
+class ShareDone(Exception):  # noqa: N818 - nothing failed
+    """The part of a stage that several processes share is over."""
 
 
 class Job:
@@ -124,7 +128,12 @@ class Job:
         return giver and self._artifact(giver, HEADS).path / HEADS_FILE
 
     def follow(self, run: Run) -> Curves:
-        """Note what the stage's training left, for the record; returns its curves."""
+        """Note what the stage's training left, for the record; returns its curves.
+
+        Errors: ShareDone in every process but the first, which goes on alone: the others would do the same again.
+        """
+        if distributed.is_initialized() and distributed.get_rank():
+            raise ShareDone
         self._run = run
         self._sent = self.live.end(run.curves, run.rollbacks) if self.live else {}
         return run.curves

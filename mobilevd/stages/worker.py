@@ -1,6 +1,6 @@
 """One process of a stage that several share: ``python -m torch.distributed.run … -m mobilevd.stages.worker job.json``.
 
-**Keeps** one process alone writes the stage's folder; the others work beside it and are thrown away; SIGTERM reaches
+**Keeps** one process alone writes the stage's folder; the others end with the training they share; SIGTERM reaches
 all of them, and they have time to save (``tests/stages/test_worker.py``).
 """
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from mobilevd.artifacts import StageRecord, write_json
 from mobilevd.errors import MobileVDError
 from mobilevd.params import Recipe
+from mobilevd.stages.job import ShareDone
 from mobilevd.training.preemption import PreemptedError, Preemption
 
 JOB, MADE, CHECKPOINTS = "job.json", "made.json", "checkpoints"
@@ -100,10 +101,10 @@ def main(file: Path) -> None:
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=job.patience_s))
     own = file.parent if rank == 0 else _beside(file.parent, rank)
     stage = importlib.import_module(f"mobilevd.stages.{job.stage}")
-    record = stage.run(job.recipe, job.records, own)
-    if rank == 0:
+    try:
+        record = stage.run(job.recipe, job.records, own)
         write_json(file.parent / MADE, record.model_dump(mode="json"))
-    else:
+    except ShareDone:
         shutil.rmtree(own)
     distributed.destroy_process_group()
 

@@ -197,12 +197,15 @@ def _condition(batch: data.Batch) -> Condition:
 
 
 def _moving(network: nn.Module, mechanism: Mechanism | None, settings: Adversarial):
-    """The module that is trained, averaged and saved as one, and its parameters with their peak rates."""
+    """The module that is trained, averaged and saved as one, and its parameters with their peak rates.
+
+    What a mechanism learns does not decay: drawn to 0, importances would be drawn to one another.
+    """
     groups = optim.groups(network, settings.generator)
     if mechanism is None:
         return network, groups
     both = nn.ModuleDict({"network": network, "mechanism": mechanism.module.to(next(network.parameters()).device)})
-    return both, [*groups, (list(mechanism.module.parameters()), mechanism.lr)]
+    return both, [*groups, optim.Group(list(mechanism.module.parameters()), mechanism.lr)]
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:

@@ -5,7 +5,7 @@
 differentiates through the heads twice, which DDP's hooks do not allow.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mobilevd import progress
 from mobilevd.settings import Training
-from mobilevd.svd import lean
+from mobilevd.svd import lean, recompute
 from mobilevd.training import precision, sharding
 
 BUCKET = 1 << 23  # numbers averaged in one exchange, for which they are copied; a larger tensor is one of its own
@@ -31,6 +31,7 @@ class Engine:
         self.accelerator = Accelerator(cpu=on_cpu)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self._plain = on_cpu and not settings.compile
+        self._unsplit: Callable[[], None] = lambda: None
         if note := precision.warning(self.device.type, settings.precision):
             progress.say(note)
         self.leads_machine = self.accelerator.is_local_main_process
@@ -41,14 +42,15 @@ class Engine:
         network.to(self.device).train()
         self._lean(network)
         if self.settings.shard:
-            sharding.shard(network, self.device, self.settings.precision)
+            self._unsplit = sharding.shard(network, self.device, self.settings.precision)
         if self.settings.compile:
             network.compile()
         return network
 
     def release(self, network: nn.Module) -> None:
-        """The trained network is what it was before, but for its weights."""
-        lean.restore(network)
+        """The trained network is what it was before, but for its weights; all processes must ask."""
+        self._unsplit()
+        lean.restore(recompute.restore(network))
 
     def autocast(self) -> AbstractContextManager:
         """Inside, the recipe's precision."""
@@ -62,7 +64,7 @@ class Engine:
     def _lean(self, network: nn.Module) -> None:
         """Let the network keep less for its gradients."""
         if self.settings.gradient_checkpointing:
-            network.enable_gradient_checkpointing()
+            recompute.arrange(network)
         if self._plain:
             lean.arrange(network)
 

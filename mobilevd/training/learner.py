@@ -36,14 +36,14 @@ class Learner:
         groups: list[optim.Group] | None = None,
         first: int = 0,
     ):
-        """``groups``: (parameters, peak learning rate); by default what the recipe's rates make of the module.
+        """``groups``: by default what the recipe's rates make of the module.
 
         ``first``: the step, of ``steps``, at which it begins to move, and its schedule with it.
         """
         self.name, self.module, self.settings, self.steps, self.engine = name, module, settings, steps, engine
         self.first, self.slowed = first, 1.0
         groups = groups or optim.groups(module, settings)
-        self.params = [p for params, _ in groups for p in params]
+        self.params = [p for group in groups for p in group.params]
         fused = not any(sharding.split(p) for p in self.params)
         self._optimizer, self._scale = (
             optim.make(groups, settings, fused),

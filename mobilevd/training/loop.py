@@ -76,12 +76,7 @@ class _Loop:
 
     def run(self) -> Run:
         """As the function of that name."""
-        if (saved := self._found(Checkpoints.newest)) is not None:
-            self._load(saved)
-            self._say(f"goes on after step {saved.step} of {self._t.steps}, from {saved.folder}")
-            for damage in self._t.checkpoints.passed_over:
-                self._say(f"passed over the checkpoint {damage}")
-        elif self._t.validate:
+        if not self._went_on() and self._t.validate:
             self._validate()
         with Preemption() as preemption:
             for k in self._shown(self._remaining()):
@@ -92,6 +87,16 @@ class _Loop:
         if self._t.leave_best:
             self._leave_best()
         return self._run
+
+    def _went_on(self) -> bool:
+        """Whether there was a checkpoint to go on from; nothing of its files stays mapped."""
+        if (saved := self._found(Checkpoints.newest)) is None:
+            return False
+        self._load(saved)
+        self._say(f"goes on after step {saved.step} of {self._t.steps}, from {saved.folder}")
+        for damage in self._t.checkpoints.passed_over:
+            self._say(f"passed over the checkpoint {damage}")
+        return True
 
     def _found(self, find: Callable[[Checkpoints], Checkpoint | None]) -> Checkpoint | None:
         """The checkpoint that the first process finds, in all of them."""

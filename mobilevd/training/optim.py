@@ -7,8 +7,7 @@
 import importlib
 import math
 import re
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,17 @@ from mobilevd.settings import Optim
 from mobilevd.training import sharding
 from mobilevd.training.muon import Muon
 
-Group = tuple[Iterable[nn.Parameter], float]
 IN_TORCH = {"adamw": torch.optim.AdamW, "muon": Muon}
 LIBRARY = {"adamw_8bit": ("bitsandbytes.optim", "AdamW8bit"), "sm3": ("pytorch_optimizer", "SM3")}
 NUMBER = "#"  # ends the name of a plain number in a packed state
+
+
+class Group(NamedTuple):
+    """Parameters that move at one peak rate."""
+
+    params: list[nn.Parameter]
+    lr: float
+    weight_decay: float = 0.0
 
 
 def groups(module: nn.Module, settings: Optim) -> list[Group]:
@@ -43,18 +49,18 @@ def groups(module: nn.Module, settings: Optim) -> list[Group]:
         what = "A rate matches no parameter" if unmatched else "No parameter is left to train"
         got = ", ".join(sorted(unmatched)) or "every rate is 0"
         raise RecipeError(what, got=got, allowed=f"part of a name such as {some}", where="rates of the stage's optim")
-    return [(params, lr) for lr, params in found.items()]
+    return [Group(params, lr, settings.weight_decay) for lr, params in found.items()]
 
 
 def make(groups: list[Group], settings: Optim, fused: bool = True) -> torch.optim.Optimizer:
-    """The recipe's optimizer over (parameters, peak learning rate) pairs. Errors: RecipeError without its library."""
-    given = [{"params": list(params), "lr": lr, "peak_lr": lr} for params, lr in groups]
+    """The recipe's optimizer over the groups. Errors: RecipeError without its library."""
+    given = [g._asdict() | {"peak_lr": g.lr} for g in groups]
     if settings.kind in IN_TORCH:
-        return IN_TORCH[settings.kind](given, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
+        return IN_TORCH[settings.kind](given, betas=settings.betas, fused=fused)
     kind = _from_library(settings.kind)
     if settings.kind == "sm3":
         return kind(given, lr=settings.lr, momentum=settings.betas[0], beta=settings.betas[1])
-    return kind(given, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    return kind(given, lr=settings.lr, betas=settings.betas)
 
 
 def require_installed(settings: Optim, stage: str) -> None:
@@ -106,6 +112,7 @@ def unpack(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None
         for parent in parents:
             within = within.setdefault(parent, {})
         value = sharding.like(tensor, own) if tensor.shape == own.shape else tensor
+        value = value.clone() if value.device == own.device else value  # else it stays a part of the file it came from
         within[last] = tensor.item() if name.endswith(NUMBER) else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -1,8 +1,10 @@
 """FSDP2: the network's weights, gradients and optimizer state split over the processes; checkpoints hold whole tensors.
 
-**Keeps** a checkpoint of a split training continues unsplit, and the other way round
-(``tests/training/test_processes.py``).
+**Keeps** a checkpoint of a split training continues unsplit, and the other way round; at the end the network is the
+plain one that it was, in every process (``tests/training/test_processes.py``).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,12 @@ DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCKS = ("down_blocks", "up_blocks")
 
 
-def shard(network: nn.Module, device: torch.device, precision: str) -> None:
-    """Split ``network`` in place, block by block, over all processes of this training."""
+def shard(network: nn.Module, device: torch.device, precision: str) -> Callable[[], None]:
+    """Split ``network`` in place, block by block, over all processes of this training; return what undoes that.
+
+    Gathered weights are let go after each use, those outside of the blocks, too, which FSDP2 would keep: a validation
+    has the average's, and the step after it must not.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -21,10 +27,31 @@ def shard(network: nn.Module, device: torch.device, precision: str) -> None:
     policy = MixedPrecisionPolicy(  # autocast casts what goes in, where that is fine: not σ, nor a clip's ids
         param_dtype=DTYPE.get(precision), reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    undo = _remembered(network)
     blocks = [block for name in BLOCKS for block in getattr(network, name, None) or []]
-    for block in [*blocks, network.mid_block]:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(network, mesh=mesh, mp_policy=policy)
+    for part in [*blocks, network.mid_block, network]:
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    return undo
+
+
+def _remembered(network: nn.Module) -> Callable[[], None]:
+    """What gives every module the class, attributes and hooks that it has now, and whole weights; all must call it."""
+    now = [
+        (m, type(m), set(vars(m)), {k: v.copy() for k, v in vars(m).items() if "hooks" in k and v is not None})
+        for m in network.modules()
+    ]
+
+    def undo() -> None:
+        for module, kind, names, hooks in now:
+            module.__class__ = kind
+            for name in vars(module).keys() - names:
+                delattr(module, name)
+            vars(module).update(hooks)
+            for name, p in module.named_parameters(recurse=False):
+                if split(p):
+                    setattr(module, name, nn.Parameter(whole(p), p.requires_grad))
+
+    return undo
 
 
 def split(t: Tensor) -> bool:

@@ -125,6 +125,15 @@ def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away():
         assert float(adversarial.pseudo_huber(size * unit, x0, 0.03)) == pytest.approx(expected, rel=1e-3)
 
 
+def test_an_undivided_norm_pulls_harder_by_the_root_of_the_number_of_elements():
+    estimate, pulls = torch.full((2, 14, 4, 3, 5), 2.0), {}
+    for over in ("clip", "sum"):
+        leaf = estimate.clone().requires_grad_(True)
+        adversarial.pseudo_huber(leaf, torch.zeros_like(leaf), 1.0e-4, over).backward()
+        pulls[over] = float(leaf.grad.norm())
+    assert pulls["sum"] / pulls["clip"] == pytest.approx((14 * 4 * 3 * 5) ** 0.5, rel=1e-3)
+
+
 def test_a_norm_by_position_lets_what_cannot_be_foreseen_weigh_less_than_a_norm_of_the_clip():
     """One wild position of four: by clip it takes nearly all of the gradient, by position its share is a fourth."""
     x0, error = torch.zeros(1, 2, 4, 2, 1), torch.full((1, 2, 4, 2, 1), 0.3)

@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mobilevd.errors import MobileVDError
+from mobilevd.method import surgery
 from mobilevd.stages import worker
+from mobilevd.svd.unet import VideoUNet
 from mobilevd.training.preemption import PreemptedError
 
 
 @pytest.fixture
 def job(tiny_recipe, prepared):
-    """``job(patience_s)``: a finetuning of two steps."""
-    recipe = tiny_recipe()
+    """``job(patience_s)``: a finetuning of two steps, its network split over the processes."""
+    recipe = tiny_recipe(training={"shard": True})
     records = prepared(recipe)
     return lambda patience_s: worker.Job(stage="finetune", recipe=recipe, records=records, patience_s=patience_s)
 
@@ -43,6 +45,8 @@ def test_two_machines_share_a_stage_and_the_first_leaves_its_record(job, port, t
     assert [step for step, _ in first.curves["loss"]] == [1, 2]
     assert not (folders[1] / "network").exists()
     assert not any((folders[1] / "ranks").iterdir())
+    network, _ = surgery.load(folders[0] / "network")
+    assert type(network) is VideoUNet
 
 
 TORCHRUN = """#!/bin/sh

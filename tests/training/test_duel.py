@@ -194,3 +194,16 @@ def test_a_mechanisms_penalty_is_part_of_what_the_generator_descends(make):
     assert shrunk == pytest.approx(0.95, abs=1e-4)
     assert still == 1.0
     assert told["loss_penalty"] == 2.0
+
+
+def test_what_a_mechanism_learns_does_not_decay_with_the_weights(make):
+    """Importances that are drawn to 0 would be drawn to one another."""
+    plain = make()
+    decays = SETTINGS.model_copy(update={"generator": SETTINGS.generator.model_copy(update={"weight_decay": 0.5})})
+    outside = nn.ParameterDict({"value": nn.Parameter(torch.ones(()))})
+    mechanism = duel.Mechanism(outside, 0.05, lambda _: None, lambda: None)
+    turns = duel.Turns(dataclasses.replace(plain, mechanism=mechanism, settings=decays), Engine(Training()))
+    turns.take(0)
+    assert float(outside["value"].detach()) == 1.0
+    groups = turns.generator._optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]

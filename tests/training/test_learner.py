@@ -5,6 +5,7 @@ from torch import nn
 from mobilevd.settings import Optim, Training
 from mobilevd.training.engine import Engine
 from mobilevd.training.learner import Learner, NonFiniteError
+from mobilevd.training.optim import Group
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_gradients_are_clipped_and_the_norm_before_is_told(learn, linear):
 def test_groups_have_rates_of_their_own(learn, linear):
     network = linear()
     before = [p.detach().clone() for p in network.parameters()]
-    learner = learn(network, groups=[([network.weight], 0.1), ([network.bias], 0.01)])
+    learner = learn(network, groups=[Group([network.weight], 0.1), Group([network.bias], 0.01)])
     _move(learner, _loss(network), 0)
     steps = [float((p - b).detach().abs().max()) for p, b in zip(network.parameters(), before, strict=True)]
     assert steps == pytest.approx([0.1, 0.01], rel=1e-2)

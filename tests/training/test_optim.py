@@ -9,6 +9,7 @@ from mobilevd.errors import RecipeError
 from mobilevd.settings import Optim
 from mobilevd.training import optim
 from mobilevd.training.checkpoints import Checkpoints
+from mobilevd.training.optim import Group
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -25,7 +26,7 @@ def test_cosine_falls_from_one_to_almost_nothing():
 
 def test_every_group_gets_the_share_of_its_own_peak(linear):
     network = linear()
-    optimizer = optim.make([([network.weight], 0.1), ([network.bias], 0.02)], Optim(lr=0.1))
+    optimizer = optim.make([Group([network.weight], 0.1), Group([network.bias], 0.02)], Optim(lr=0.1))
     optim.set_share(optimizer, 0.5)
     assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.01]
 
@@ -33,7 +34,7 @@ def test_every_group_gets_the_share_of_its_own_peak(linear):
 def test_a_step_is_adamws_own(linear):
     network, w0 = linear(), linear().weight.detach()
     settings = Optim(lr=0.1, betas=(0.5, 0.99), weight_decay=0.2)
-    optimizer = optim.make([([network.weight], settings.lr)], settings)
+    optimizer = optim.make([Group([network.weight], settings.lr, settings.weight_decay)], settings)
     network.weight.grad = torch.full_like(w0, 3.0)
     optimizer.step()
     torch.testing.assert_close(network.weight.detach(), w0 * (1 - 0.1 * 0.2) - 0.1 * 3.0 / (3.0 + 1e-8))
@@ -45,7 +46,7 @@ def test_state_packed_and_unpacked_continues_alike(linear):
             network.weight.grad = torch.full_like(network.weight, 1.0 + k)
             optimizer.step()
 
-    make = lambda network: optim.make([([network.weight], 0.1)], Optim(lr=0.1))  # noqa: E731
+    make = lambda network: optim.make([Group([network.weight], 0.1)], Optim(lr=0.1))  # noqa: E731
     one, other = linear(), linear()
     first, second = make(one), make(other)
     moved(one, first, 3)
@@ -92,7 +93,7 @@ def test_lean_optimizers_keep_less_than_adamw():
     kept = {}
     for kind in ("adamw", "sm3"):
         settings = Optim(lr=1e-3, kind=kind)
-        optimizer = optim.make([(network.parameters(), 1e-3)], settings)
+        optimizer = optim.make([Group(list(network.parameters()), 1e-3)], settings)
         network.weight.grad = torch.ones_like(network.weight)
         optimizer.step()
         kept[kind] = sum(t.numel() for t in optim.pack(optimizer).values())
@@ -105,7 +106,7 @@ def test_rates_go_by_name_the_first_that_matches_and_zero_freezes():
         lr=0.1,
         rates=({"match": "head.*bias", "lr": 0.3}, {"match": "^temporal", "lr": 0.2}, {"match": "spat", "lr": 0.0}),
     )
-    groups = {lr: len(params) for params, lr in optim.groups(network, settings)}
+    groups = {group.lr: len(group.params) for group in optim.groups(network, settings)}
     assert groups == {0.3: 1, 0.2: 2, 0.1: 1}
     assert [name for name, p in network.named_parameters() if not p.requires_grad] == [
         "spatial_a.weight",
@@ -124,4 +125,4 @@ def test_a_rate_without_a_parameter_and_a_training_of_nothing_are_refused():
 def test_a_library_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(RecipeError, match="pip install bitsandbytes"):
-        optim.make([(nn.Linear(2, 2).parameters(), 0.1)], Optim(lr=0.1, kind="adamw_8bit"))
+        optim.make([Group(list(nn.Linear(2, 2).parameters()), 0.1)], Optim(lr=0.1, kind="adamw_8bit"))

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = str(Path(__file__).parents[1] / "together.py")
-WHOLE = ("alone:alone:4", "parts:parts:4", "apart:apart:4", "split:split:4", "bf16:bf16:2", "fp16:fp16:2")
+WHOLE = (
+    "alone:alone:4",
+    "parts:parts:4",
+    "apart:apart:4",
+    "split:split:4",
+    "bf16:bf16:2",
+    "fp16:fp16:2",
+    "rare:rare:4",
+)
 MUON = ("muon:muon:4", "muonsplit:muonsplit:4")
 CUT = ("apart-cut:apart:4", "split-cut:split:4", "muonsplit-cut:muonsplit:4", "split-alone:alone:4")
 BACK = "back:back:4"
@@ -43,7 +51,7 @@ def _run(folder, plans):
     return done
 
 
-@pytest.mark.parametrize("how", ["parts", "apart", "split", "split-alone"])
+@pytest.mark.parametrize("how", ["parts", "apart", "split", "split-alone", "rare"])
 def test_two_of_batch_one_have_the_losses_of_one_of_batch_two(curves, how):
     for name, points in curves["alone"].items():
         for (step, want), (_, got) in zip(points, curves[how][name], strict=True):
@@ -82,6 +90,16 @@ def test_machines_without_a_common_disk_roll_back_and_end_with_the_best_together
         "rolled back to step 2; learning rates are 0.5 of the recipe's",
         "leaves the weights of step 2, the best by val without an alarm",
     ]
+
+
+def test_a_split_network_is_left_as_a_plain_one_in_every_process(told):
+    """It can be baked, copied, saved and read; else a stage would fail after its last step."""
+    left = _lines(told, "left ")
+    assert {(row["kind"], row["hooked"]) for row in left} == {("VideoUNet", False)}
+    alone, *others = left
+    assert len(others) > len(WHOLE)
+    for row in left[1:6]:  # of four steps in fp32: parts; apart and split, in both processes
+        assert row["size"] == pytest.approx(alone["size"], rel=1e-4)
 
 
 def test_the_losses_move_so_that_equality_means_something(curves):
