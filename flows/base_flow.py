@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
+import given
 import user  # noqa: F401  (before metaflow)
 from machines import FromRecipe
 from metaflow import Config, FlowSpec, current
@@ -13,9 +13,6 @@ from metaflow.exception import MetaflowException
 import mobilevd  # noqa: F401  (its presence here puts the package into remote code packages)
 from mobilevd.artifacts import StageRecord
 from mobilevd.errors import MobileVDError
-
-ROOT = Path(__file__).resolve().parent.parent
-RECIPE = str(ROOT / "params.yaml")
 
 
 class StageFailed(MetaflowException):
@@ -34,7 +31,7 @@ class Rejected(MetaflowException):
 class RecipeFlow(FlowSpec):
     """A flow that runs the recipe of ``--config recipe FILE`` (default: params.yaml) stage by stage."""
 
-    recipe = Config("recipe", default=RECIPE, parser="mobilevd.params.parse", help="The recipe, a YAML file.")
+    recipe = Config("recipe", default=given.DEFAULT, parser=given.recipe, help="The recipe, a YAML file.")
 
     def checked_recipe(self):
         """The recipe as typed, frozen sections."""

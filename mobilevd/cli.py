@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mobilevd import cli_device, cli_gate, cli_registry, cli_ucf101
+from mobilevd import cli_cost, cli_device, cli_gate, cli_registry, cli_ucf101
 from mobilevd.cli_table import Json, show
 from mobilevd.errors import MobileVDError
 from mobilevd.secrecy import sanitised
@@ -14,8 +14,11 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 app.add_typer(cli_device.app)
 app.add_typer(cli_registry.app, name="registry")
 app.add_typer(cli_ucf101.app, name="ucf101")
+app.command()(cli_cost.cost)
+app.command()(cli_cost.plan)
 app.command()(cli_gate.gate)
 Backend = Literal["torch", "onnx"]
+Format = Literal["mp4", "gif", "webp"]
 Preprocessing = Literal["tf-reference", "stylegan-v", "sf-v"]
 
 
@@ -36,66 +39,6 @@ def sample_data(
         return
     paths = sample_data.bring(folder or project_root() / "data")
     typer.echo(f"{len(paths)} files in {paths[0].parents[1]}")
-
-
-@app.command()
-def cost(
-    ladder: Annotated[bool, typer.Option("--ladder", help="The paper's rows at SVD's full size.")] = False,
-    ablations: Annotated[bool, typer.Option("--ablations", help="The paper's ablations, with their recipes.")] = False,
-    model: Annotated[Path | None, typer.Option(help="A network's folder (unet/ of a bundle or of a stage).")] = None,
-    width: Annotated[int, typer.Option(help="Clip width in pixels, with --model.")] = 512,
-    height: Annotated[int, typer.Option(help="Clip height in pixels, with --model.")] = 256,
-    split: Annotated[bool, typer.Option("--split", help="By kind of layer.")] = False,
-    with_encoders: Annotated[
-        bool, typer.Option("--with-encoders", help="Add autoencoder and image encoder to a clip, with --ladder.")
-    ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The documents' table of ladder or ablations.")] = False,
-    as_json: Json = False,
-) -> None:
-    """FLOPs and parameters: of the paper's ladder or ablations, or of one network on disk; nothing is run."""
-    from mobilevd.stages import costs
-
-    asked = f"--ladder {ladder}, --ablations {ablations}, --model {model}"
-    if ladder + ablations + (model is not None) != 1:
-        raise MobileVDError("Say what to count", got=asked, allowed="one of the three")
-    wrong = (with_encoders and not ladder) or (markdown and (model is not None or with_encoders or split or as_json))
-    if wrong:
-        allowed = "--with-encoders with --ladder; --markdown with --ladder or --ablations, and by itself"
-        raise MobileVDError("These options do not go together", got=asked, allowed=allowed)
-    if ladder:
-        rows = costs.ladder_rows(with_encoders)
-    else:
-        rows = costs.ablation_rows() if ablations else [costs.model_row(model, width, height)]
-    if markdown:
-        typer.echo(costs.ladder_markdown(rows) if ladder else costs.ablations_markdown(rows))
-    elif as_json:
-        show(costs.data_rows(rows, split, with_encoders), as_json)
-    else:
-        show(costs.split_rows(rows) if split else costs.whole_rows(rows), as_json)
-
-
-@app.command()
-def plan(
-    recipe: Annotated[Path, typer.Option(help="The recipe.")] = Path("params.yaml"),
-    clips: Annotated[int | None, typer.Option(help="How many clips (default: the recipe's least).", min=1)] = None,
-    tflops: Annotated[
-        float | None, typer.Option(help="What one device reaches (default: a probe here).", min=1e-6)
-    ] = None,
-    devices: Annotated[
-        int, typer.Option(help="Devices in a training stage, each with the batch of the recipe.", min=1)
-    ] = 1,
-    as_json: Json = False,
-) -> None:
-    """Hours, device-hours, memory and disk of every stage, before anything is run, and what that rests on."""
-    from mobilevd import params
-    from mobilevd.stages import forecast
-
-    asked = params.load(recipe)
-    count = clips or asked.prepare.min_train_clips + asked.prepare.min_validation_clips
-    speed = forecast.Speed(tflops, "as given", devices) if tflops else forecast.probe(devices)
-    show(forecast.rows(asked, speed, count), as_json)
-    if not as_json:
-        typer.echo("\n".join(forecast.assumptions(speed, count)))
 
 
 @app.command()
@@ -190,12 +133,14 @@ def evaluate(
 def generate(
     image: Annotated[Path, typer.Argument(help="A photograph of any size, or a folder of them.")],
     out: Annotated[Path, typer.Argument(help="out.mp4, out.gif or out.webp; a folder for a folder.")],
-    model: Annotated[str, typer.Option(help="A bundle's folder, models:/mobilevd/7 or models:/mobilevd@champion.")],
+    model: Annotated[
+        str, typer.Option(help="A bundle's folder, s3://…, models:/mobilevd/7 or models:/mobilevd@champion.")
+    ],
     seed: Annotated[int, typer.Option(help="Chooses the motion.", min=0)] = 0,
     variants: Annotated[int, typer.Option(help="Films of each photograph, from this seed on.", min=1)] = 1,
     fps: Annotated[float | None, typer.Option(help="Frames per second (default: as trained).", min=1.0)] = None,
     motion: Annotated[int | None, typer.Option(help="Motion bucket.", min=0, max=255)] = None,
-    kind: Annotated[str, typer.Option("--format", help="mp4, gif or webp, for a folder.")] = "mp4",
+    kind: Annotated[Format, typer.Option("--format", help="What the films of a folder are.")] = "mp4",
     backend: Annotated[
         Backend | None, typer.Option(help="torch or onnx (default: torch where it is installed).")
     ] = None,

@@ -10,6 +10,7 @@ from mobilevd.device_settings import Effort
 
 app = typer.Typer()
 Rounding = Literal["adaround", "seq_mse"]
+Runtime = Literal["compiled", "onnx", "tflite"]
 
 
 @app.command()
@@ -32,7 +33,7 @@ def preflight(
 @app.command()
 def estimate(
     model: Annotated[str, typer.Argument(help="An ONNX graph, or a model: a bundle's folder, s3://…, models:/…")],
-    runtime: Annotated[str, typer.Option(help="compiled, onnx or tflite.")] = "compiled",
+    runtime: Annotated[Runtime, typer.Option(help="What runs it there.")] = "compiled",
     as_json: Json = False,
 ) -> None:
     """How long a Snapdragon 8 Gen 3 might take for one run of a model's graphs; nothing is run."""

@@ -14,7 +14,7 @@ def gate(
     contender: Annotated[str, typer.Option("--as", help="What the gates call an evaluation's folder.")] = "student",
     teacher: Annotated[Path | None, typer.Option(help="The teacher's report, of the same protocol.")] = None,
     champion: Annotated[Path | None, typer.Option(help="The champion's report, or its gates.json.")] = None,
-    model: Annotated[Path | None, typer.Option(help="The bundle that would ship: is the report its own?")] = None,
+    model: Annotated[str | None, typer.Option(help="The model that would ship: is the report its own?")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Hold a report's figures against gates; ends with code 1 unless every one of them passed."""

@@ -26,7 +26,7 @@ def history(
     from mobilevd.stages import promote
 
     moment = _moment(at) if at else None
-    entries = promote.ledger(model).history()
+    entries = promote.history(model)
     entries = until(entries, moment) if moment else entries
     rows = [entry.model_dump(mode="json") for entry in entries]
     if as_json:

@@ -81,6 +81,7 @@ def bundle(
         "quantize": {"artifacts": {"onnx": onnx}, "parents": {"funnel": network}},
         "gate": {"artifacts": {"gates": gates.sha256}, "parents": {"funnel.network": network, "quantize.onnx": onnx}},
     }
+    stages = {name: stage | {"started_at": 1000.0, "seconds": 10.0} for name, stage in stages.items()}
     told = {"recipe": {"name": "tiny", "sha256": recipe().digest}, "data_md5": DATA, "stages": stages}
     told |= {"base": {"name": "pocket", "sha256": "b" * 64}, "git_commit": "unknown", "versions": {}}
     write_json(folder / lineage.LINEAGE, told | more)

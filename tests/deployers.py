@@ -47,9 +47,8 @@ def run(folder: Path, flow: str, *words: str, changes: dict | None = None, **var
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | (changes or {})))
     program = [sys.executable, str(ROOT / "flows" / f"{flow}_flow.py"), "--config", "recipe", str(recipe)]
-    return subprocess.run(
-        [*program, *words], cwd=folder, env=environment() | variables, capture_output=True, text=True, timeout=300
-    )
+    variables = environment() | {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(folder)} | variables
+    return subprocess.run([*program, *words], cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
 
 
 def argo(folder: Path, flow: str, **changes) -> dict:

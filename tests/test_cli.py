@@ -15,9 +15,10 @@ from movies import moving, texture
 from PIL import Image
 from typer.testing import CliRunner
 
-from mobilevd import cli, packages
+from mobilevd import cli, cli_device, packages
+from mobilevd.device import estimate
 from mobilevd.evaluation import i3d
-from mobilevd.video import sample_data
+from mobilevd.video import sample_data, write
 
 COMMANDS = ("sample-data", "cost", "evaluate", "generate")
 
@@ -70,8 +71,10 @@ def test_every_command_is_listed_with_what_it_does():
         ("evaluate", ("FVD, KVD and motion", "--real", "--generated", "--frames", "--fps", "--json")),
         (
             "generate",
-            ("Animate photographs", "IMAGE", "OUT", "--model", "--variants", "--format", "--backend"),
+            ("Animate photographs", "IMAGE", "OUT", "--model", "s3://", "--variants", "--format", "--backend"),
         ),
+        ("generate", ("mp4|gif|webp", "torch|onnx")),
+        ("estimate", ("compiled|onnx|tflite",)),
     ],
 )
 def test_help_of_a_command_names_its_options(command, expected, monkeypatch):
@@ -153,6 +156,24 @@ def test_folder_that_is_no_bundle_is_refused(refused, photo, tmp_path):
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_model_that_is_not_there_is_not_called_a_folder(refused, photo, tmp_path):
+    said, code = refused("generate", photo, tmp_path / "out.mp4", "--model", tmp_path / "nope")
+    assert code == 1
+    assert "There is no such model" in said
+    assert "--model" in said
+
+
+def test_films_place_that_is_taken_or_cannot_be_written_to_is_refused_before_the_model_is_loaded(
+    refused, photo, tmp_path
+):
+    (tmp_path / "out.mp4").mkdir()
+    for out, told in ((tmp_path / "out.mp4", "A folder has"), ("/proc/x.mp4", "Nothing can be written")):
+        said, code = refused("generate", photo, out, "--model", tmp_path / "nope")
+        assert code == 1
+        assert said.startswith(told)
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.mp4"]
+
+
 def test_bundle_with_a_changed_byte_is_refused(refused, bundle, photo, tmp_path):
     copy = shutil.copytree(bundle, tmp_path / "copy")
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
@@ -171,6 +192,7 @@ def test_bundle_with_a_changed_byte_is_refused(refused, bundle, photo, tmp_path)
         (("--fps", "-7"), "--fps"),
         (("--motion", "256"), "--motion"),
         (("--seed", "x"), "--seed"),
+        (("--format", "avi"), "--format"),
     ],
 )
 def test_impossible_option_of_generate_is_refused_by_its_name(refused, bundle, photo, tmp_path, options, named):
@@ -184,57 +206,6 @@ def test_impossible_option_of_evaluate_is_refused_by_its_name(refused, tmp_path,
     said, code = refused("evaluate", "--real", tmp_path, "--generated", tmp_path, *options)
     assert code == 2
     assert options[0] in said
-
-
-def test_cost_of_a_bundle_is_a_row_of_json(bundle):
-    [row] = json.loads(run("cost", "--model", bundle, "--width", "128", "--height", "64", "--json"))
-    assert (row["row"], row["size"]) == ("bundle", "128x64")
-    assert 0 < row["tflops"] < 0.1
-    assert 0.1 < row["params_m"] < 10
-
-
-def test_cost_of_a_bundle_is_a_table_of_the_same_figures(bundle, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    words = ("cost", "--model", bundle, "--width", "128", "--height", "64")
-    [row] = json.loads(run(*words, "--json"))
-    table = run(*words)
-    assert f"{row['tflops']:.4g}" in table
-    assert f"{row['params_m']:.4g}" in table
-    assert "params_m" in table
-
-
-def test_cost_of_a_bundle_is_split_by_kind(bundle, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    words = ("cost", "--model", bundle, "--width", "128", "--height", "64")
-    [row] = json.loads(run(*words, "--json", "--split"))
-    assert sum(part["params"] for part in row["split"].values()) / 1e6 == row["params_m"]
-    assert sum(part["flops"] for part in row["split"].values()) / 1e12 == row["tflops"]
-    table = run(*words, "--split")
-    assert f"{row['split']['feed-forward']['params'] / 1e6:.1f}" in table
-    assert "temporal ResBlocks" in table
-
-
-@pytest.mark.parametrize(
-    "options",
-    [("--with-encoders",), ("--markdown",), ("--ablations", "--ladder"), ("--json", "--markdown")],
-)
-def test_options_of_cost_that_do_not_go_together_are_refused(refused, bundle, options):
-    said, code = refused("cost", "--model", bundle, *options)
-    assert code == 1
-    assert "allowed:" in said
-
-
-@pytest.mark.parametrize("both", [True, False])
-def test_cost_of_nothing_or_of_two_things_is_refused(refused, bundle, both):
-    said, code = refused("cost", *(("--ladder", "--model", bundle) if both else ()))
-    assert code == 1
-    assert "Say what to count" in said
-
-
-def test_cost_of_a_folder_without_a_network_is_refused(refused, tmp_path):
-    said, code = refused("cost", "--model", tmp_path)
-    assert code == 1
-    assert "no network here" in said
 
 
 def test_evaluate_of_a_folder_against_itself_has_no_distance(tmp_path, refused):
@@ -258,6 +229,11 @@ def test_preprocessings_of_evaluate_are_those_of_the_network():
     assert get_args(cli.Preprocessing) == get_args(i3d.Preprocessing)
 
 
+def test_kinds_of_films_and_runtimes_are_those_that_are_known():
+    assert tuple(f".{kind}" for kind in get_args(cli.Format)) == write.SUFFIXES
+    assert get_args(cli_device.Runtime) == estimate.RUNTIMES
+
+
 def test_report_and_page_that_cannot_be_written_are_refused_before_any_work(refused, tmp_path):
     (tmp_path / "file").write_text("x")
     words = ("evaluate", "--real", tmp_path, "--generated", tmp_path)
@@ -272,6 +248,19 @@ def test_preprocessing_beside_another_feature_network_is_refused(refused, tmp_pa
     said, code = refused(*words, "--preprocessing", "sf-v")
     assert code == 1
     assert "another network" in said
+
+
+def test_evaluate_names_the_folder_that_is_not_there_and_its_option(refused, tmp_path):
+    folder, nope = tmp_path / "clips", tmp_path / "nope"
+    folder.mkdir()
+    for seed in (1, 2):
+        moving(folder / f"{seed}.mkv", seed)
+    for option in ("--real", "--generated", "--beside"):
+        given = {"--real": folder, "--generated": folder} | {option: nope}
+        said, code = refused("evaluate", "--frames", 9, *(word for pair in given.items() for word in pair))
+        assert code == 1
+        assert said.startswith(f"There is no such folder\n  got:     {nope}")
+        assert said.endswith(f"where:   {option}\n")
 
 
 def test_evaluate_of_an_empty_folder_is_refused(refused, tmp_path):

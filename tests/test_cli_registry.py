@@ -13,6 +13,8 @@ from mobilevd import cli
 from mobilevd.registry import versions
 from mobilevd.stages import promote
 
+NO_MODEL = "There is no such model\n  got:     mobilvd\n  allowed: mobilevd\n  where:   --model\n"
+
 
 @pytest.fixture(scope="module", autouse=True)
 def switched(tmp_path_factory):
@@ -65,6 +67,19 @@ def test_history_at_a_time_tells_who_was_champion_then():
     assert run("history", "--at", "2001-01-01").rstrip().endswith("champion at 2001-01-01T00:00:00+00:00: none")
 
 
+def test_model_that_never_was_promoted_has_no_champion_and_nothing_to_reconcile(tmp_path, monkeypatch):
+    mlflow_store.use(tmp_path / "other", monkeypatch)
+    candidates.offer(tmp_path / "run")
+    assert run("history").rstrip().endswith("champion now: none")
+    assert run("reconcile") == "aliases and ledger agree\n"
+
+
+def test_ledger_alone_tells_a_champion_where_mlflow_does_not_answer(monkeypatch):
+    monkeypatch.setenv(versions.LEDGER, str(Path(versions.ledger_address("mobilevd")).parent))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run("history").rstrip().endswith("champion now: 2")
+
+
 def test_reconcile_says_what_it_changed():
     versions.point("mobilevd", "champion", "1")
     assert run("reconcile") == "champion: 1 → 2\n"
@@ -76,6 +91,8 @@ def test_reconcile_says_what_it_changed():
     [
         (("history", "--at", "yesterday"), "This is no time"),
         (("history", "--model", "../x"), "No model has such a name"),
+        (("history", "--model", "mobilvd"), NO_MODEL),
+        (("reconcile", "--model", "mobilvd"), NO_MODEL),
         (("promote",), "A file changed"),
         (("promote", "--version", "2"), "champion already"),
         (("rollback",), "needs a reason"),

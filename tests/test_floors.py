@@ -51,6 +51,7 @@ DOOR = {
 SAME_ROOM = {
     "remote": "objects",
     "alerts": "objects",
+    "cli_cost": "cli",
     "cli_device": "cli",
     "cli_gate": "cli",
     "cli_registry": "cli",

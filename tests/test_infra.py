@@ -1,5 +1,6 @@
 """What stands in infra/ is valid, pinned, closed by default, and speaks of the same names as the code that uses it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mobilevd import alerts, params
+from mobilevd.device import hub
 from mobilevd.operations import Machine, Machines
+from mobilevd.stages import forecast
 
 ROOT = Path(__file__).resolve().parents[1]
 INFRA = ROOT / "infra"
@@ -141,6 +145,30 @@ def test_every_command_of_the_guide_that_is_ours_is_there():
     files = set(re.findall(r"(?:infra|flows|recipes)/[\w./-]+\.\w+", guide))
     assert len(files) > 5
     assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+
+
+def test_the_guides_recipe_has_the_time_and_the_money_that_its_forecast_asks_for(tmp_path):
+    guide = (INFRA / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "team.yaml").write_text(re.search("```yaml\n(.*?)```", guide, re.DOTALL)[1])
+    recipe = params.load(tmp_path / "team.yaml")
+    clips = recipe.prepare.min_train_clips + recipe.prepare.min_validation_clips
+    shared, alone = (forecast.rows(recipe, forecast.Speed(60.0, "as given", devices), clips) for devices in (None, 1))
+    longest = max(row["hours"] for row in shared[:-1])
+    assert f"--tflops 60` says {longest:.1f} h for finetune" in guide
+    for row in shared[:-1]:
+        assert recipe.machines.of(row["stage"]).minutes > 1.25 * 60 * row["hours"], row["stage"]
+    cost, one = (rows[-1]["device-hours"] * 4.92 for rows in (shared, alone))
+    assert f"says {shared[-1]['device-hours']:.1f} device-hours" in guide
+    assert f"about {round(cost, -1):,.0f} USD" in guide
+    assert f"{alone[-1]['device-hours']:.1f} device-hours, about {round(one, -1):,.0f} USD" in guide
+    assert int(re.search(r"monthly_budget_usd=(\d+)", guide)[1]) > cost + 71.75
+
+
+def test_the_guide_gives_the_token_of_the_phone_that_its_recipe_has_a_gate_on():
+    guide = (INFRA / "README.md").read_text(encoding="utf-8")
+    [secret] = re.findall(r"--secret-string '(.*)'", guide)
+    assert any("qai-hub:" in gate.metric for gate in params.load(ROOT / "recipes" / "mobilevd.yaml").gates)
+    assert list(json.loads(secret)) == [alerts.WEBHOOK, hub.TOKEN]
 
 
 def checker() -> str:

@@ -95,6 +95,13 @@ def judge(
     return Verdict(all(row.passed for row in rows), rows)
 
 
+def reference(gate: Gate) -> str | None:
+    """The figure that a gate is held against, by its name; None for a threshold."""
+    if gate.of in (CHAMPION, TEACHER):
+        return gate.metric if gate.of == CHAMPION else f"{TEACHER}.{gate.metric.rpartition('.')[2]}"
+    return gate.of
+
+
 @dataclass(frozen=True)
 class _Case:
     """The figures of one run beside those of its champion."""
@@ -169,9 +176,8 @@ class _Case:
 
     def _reference(self, gate: Gate) -> tuple[str, Mapping[str, Any]]:
         if gate.of == CHAMPION:
-            return gate.metric, self.champion.figures if self.champion else {}
-        name = f"{TEACHER}.{gate.metric.rpartition('.')[2]}" if gate.of == TEACHER else gate.of
-        return name, self.figures
+            return reference(gate), self.champion.figures if self.champion else {}
+        return reference(gate), self.figures
 
     def _limits(self, gate: Gate) -> tuple[float, float, float] | None:
         """The limit by the reference's figure, by the end of its interval that is hardest to meet, and easiest."""

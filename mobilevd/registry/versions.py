@@ -43,6 +43,16 @@ def newest(model: str) -> Version:
     return _version(found[0])
 
 
+def require(model: str) -> None:
+    """Refuse a model that nobody registered. Errors: MobileVDError naming those that are, or MLflow does not answer."""
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the models", kept=KEPT):
+        if client.search_registered_models(f"name='{_checked(model)}'", 1):
+            return
+        known = ", ".join(found.name for found in client.search_registered_models()) or "none is registered yet"
+    raise MobileVDError("There is no such model", got=model, allowed=known, where="--model")
+
+
 def every(model: str) -> list[Version]:
     """All versions of a model, none where it is unknown. Errors: MobileVDError when MLflow does not answer."""
     client = tracking.connect()
@@ -62,13 +72,13 @@ def find(model: str, number: str, where: str = "--version") -> Version:
     raise MobileVDError("There is no such version", got=f"{model} {number}", allowed=known, where=where)
 
 
-def aliased(model: str, alias: str) -> Version:
-    """The version that an alias points to. Errors: MobileVDError when there is no such alias."""
+def aliased(model: str, alias: str, where: str = "--model") -> Version:
+    """The version that an alias, asked for ``where``, points to. Errors: MobileVDError when there is no such alias."""
     found = aliases(model)
     if alias not in found:
         known = ", ".join(f"{name} (version {number})" for name, number in sorted(found.items())) or "none yet"
-        raise MobileVDError("There is no such alias", got=f"{model}@{alias}", allowed=known, where="--model")
-    return find(model, found[alias], "--model")
+        raise MobileVDError("There is no such alias", got=f"{model}@{alias}", allowed=known, where=where)
+    return find(model, found[alias], where)
 
 
 @contextmanager

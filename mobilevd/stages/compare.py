@@ -91,7 +91,8 @@ def folders(
     with is refused as soon as that is known: before anything is read, or once the real clips are.
     Errors: DataError; IntegrityError naming the fields in which the protocols differ.
     """
-    videos = [_videos(Path(folder), clip) for folder in (real, *generated)]
+    places = ("--real", "--generated", *["--beside"] * (len(generated) - 1))
+    videos = [_videos(Path(at), clip, where) for at, where in zip((real, *generated), places, strict=True)]
     planned = _of_clip(earlier.fingerprint.real if earlier else "", clip, extractor, len(videos[1]))
     _require_same(earlier, planned)
     known = _read(Path(real), videos[0], clip, extractor, True, references)
@@ -230,11 +231,14 @@ def _of_clip(digest: str, clip: Clip, extractor: Extractor, count: int = 1) -> F
     )
 
 
-def _videos(folder: Path, clip: Clip) -> list[Path]:
+def _videos(folder: Path, clip: Clip, where: str) -> list[Path]:
     """Every file of a folder, once each was looked at: two or more, and each long enough for a clip."""
+    if not folder.is_dir():
+        raise DataError("There is no such folder", got=str(folder), allowed="a folder of videos", where=where)
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     if len(paths) < 2:
-        raise DataError("Too few videos to compare", got=f"{len(paths)} in {folder}", allowed="two or more")
+        got = f"{len(paths)} in {folder}"
+        raise DataError("Too few videos to compare", got=got, allowed="two or more", where=where)
     if problems := [told for path in paths if (told := _problem(path, clip))]:
         what = f"{len(problems)} of {len(paths)} videos cannot be used"
         raise DataError(what, got="; ".join(problems), allowed="videos of a clip's length", where=REMEDY)

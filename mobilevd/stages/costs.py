@@ -1,4 +1,4 @@
-"""What networks cost, as rows of a table: the paper's ladder and ablations beside our count, or one network on disk.
+"""What networks cost, as rows of data: the paper's ladder and ablations beside our count, or one network on disk.
 
 **Source** paper Tables 1, 3–6 · **Keeps** nothing is run and no weights are read (``tests/stages/test_costs.py``).
 """
@@ -14,8 +14,10 @@ from mobilevd.evaluation.ablations import ABLATIONS
 from mobilevd.evaluation.cost import KINDS, LADDER, Cost
 from mobilevd.evaluation.encoder_cost import encodings
 from mobilevd.method import surgery
+from mobilevd.svd import base as bases
 
 SVD_DOWNSCALE = 8
+PREPARED = "prepare/record.json"
 RECIPES = "recipes/ablations"
 
 
@@ -63,43 +65,6 @@ def ablation_rows() -> list[dict]:
     ]
 
 
-def ladder_markdown(rows: list[dict]) -> str:
-    """The table of the README, made of ``ladder_rows``."""
-    head = ("row (cumulative)", "file in `mobilevd/`", "test in `tests/`", "paper TFLOPs", "ours", "evaluations")
-    body = [
-        (
-            row["row"],
-            f"`{row['file'].removeprefix('mobilevd/')}`",
-            f"`{row['test'].removeprefix('tests/')}`",
-            f"{row['paper_tflops']:.2f}",
-            f"{row['tflops']:.2f}",
-            str(row["nfe"]),
-            f"{row['clip_tflops']:.1f}",
-            f"{row['params_m']:.1f}",
-            str(row["paper_fvd_7fps"]),
-        )
-        for row in rows
-    ]
-    return _markdown((*head, "ours, a clip", "params, M", "paper FVD, 7 fps"), body)
-
-
-def ablations_markdown(rows: list[dict]) -> str:
-    """The table of docs/paper_map.md, made of ``ablation_rows``."""
-    body = [
-        (
-            row["table"],
-            row["row"],
-            f"`{row['recipe']}`" if row["recipe"] else "–",
-            "–" if row["paper_tflops"] is None else str(row["paper_tflops"]),
-            f"{row['tflops']:.3f}",
-            f"{row['params_m']:.1f}",
-            str(row["paper_fvd_25fps"]),
-        )
-        for row in rows
-    ]
-    return _markdown(("ablation", "row", "recipe", "paper TFLOPs", "ours", "params, M", "paper FVD, 25 fps"), body)
-
-
 def data_rows(rows: list[dict], split: bool = False, with_encoders: bool = False) -> list[dict]:
     """The rows for JSON: of the ladder row, size, nfe, paper_tflops, tflops and params_m, and what was asked for."""
     left_out = {"file", "test", "paper_fvd_7fps", *(() if split else ("split",))}
@@ -107,32 +72,18 @@ def data_rows(rows: list[dict], split: bool = False, with_encoders: bool = False
     return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
-def whole_rows(rows: list[dict]) -> list[dict]:
-    """The rows without what does not fit into a terminal: the split, and the files."""
-    return [{key: value for key, value in row.items() if key not in ("split", "file", "test")} for row in rows]
-
-
-def split_rows(rows: list[dict]) -> list[dict]:
-    """Each row's TFLOPs and 10^6 parameters by kind of layer, as text, its totals last."""
-    return [
-        {"TFLOPs, params M": row["row"]}
-        | {kind: f"{part['flops'] / 1e12:.3f}\n{part['params'] / 1e6:.1f}" for kind, part in row["split"].items()}
-        | {"total": f"{row['tflops']:.3f}\n{row['params_m']:.1f}"}
-        for row in rows
-    ]
-
-
-def model_row(folder: Path, width: int, height: int) -> dict:
+def model_row(folder: Path, width: int, height: int, side: int | None = None) -> dict:
     """One evaluation of the network in ``folder`` (which holds ``unet/``, or is it) on a clip of that many pixels.
 
-    A latent covers as many pixels as the ``vae/`` beside it says, 8 x 8 without one; the row tells the latents' shape.
+    A latent covers ``side`` x ``side`` pixels, else what ``told_downscale`` finds, else SVD's 8 x 8; the row tells the
+    latents' shape.
     Errors: IntegrityError when there is no network; MobileVDError when the latents do not divide the clip.
     """
     unet = _unet_folder(Path(folder))
     log = _read(unet / "surgery.json") if (unet / "surgery.json").is_file() else []
     with torch.device("meta"):
         network = surgery.rebuild(_read(unet / "config.json"), log)
-    side = downscale(unet.parent / "vae" / "config.json")
+    side = side or told_downscale(folder) or SVD_DOWNSCALE
     if width <= 0 or height <= 0 or width % side or height % side:
         allowed = f"multiples of {side} pixels"
         raise MobileVDError("The clip has no whole latents", got=f"{width}x{height}", allowed=allowed, where="--width")
@@ -145,12 +96,6 @@ def model_row(folder: Path, width: int, height: int) -> dict:
         **_figures(counted),
         "split": _split(counted),
     }
-
-
-def _markdown(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *body)).replace(
-        " --- ", "---"
-    )
 
 
 def _figures(counted: Cost) -> dict[str, float]:
@@ -171,12 +116,32 @@ def _unet_folder(folder: Path) -> Path:
     )
 
 
+def told_downscale(folder: Path) -> int | None:
+    """Pixels a latent covers on each axis, by the ``vae/`` beside the network, else by the base of the run.
+
+    None where neither is at hand: a base at the hub is not asked for.
+    """
+    network = _unet_folder(Path(folder)).parent
+    config = network / "vae" / "config.json"
+    if config.is_file():
+        return downscale(config)
+    base = _base_of_run(network.parent.parent)  # <run>/<stage>/network
+    return downscale(base / "vae" / "config.json") if base else None
+
+
 def downscale(config: Path) -> int:
     """Pixels a latent covers on each axis, by an autoencoder's configuration; SVD's 8 without one."""
     if not config.is_file():
         return SVD_DOWNSCALE
     values = _read(config)
     return round((values["in_channels"] / 3) ** 0.5) * 2 ** (len(values["block_out_channels"]) - 1)
+
+
+def _base_of_run(run: Path) -> Path | None:
+    """The folder of the base that the run's prepare names, where it is on this machine."""
+    record = run / PREPARED
+    base = _read(record)["facts"].get("base") if record.is_file() else None
+    return bases.load(base).folder if base and bases.is_here(base) else None
 
 
 def _read(path: Path) -> dict | list:

@@ -44,6 +44,6 @@ def shown(found: list[dict]) -> list[dict]:
 def _graphs(model: str) -> list[Path]:
     if model.endswith(".onnx"):
         return [Path(model)]
-    folder = models.folder(model)
+    folder = models.folder(model, "MODEL")
     there = [folder / name for name in GRAPHS if (folder / name).is_file()]  # a phone bundle has no float graph
     return there or [folder / GRAPHS[0]]

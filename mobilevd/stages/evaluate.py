@@ -18,7 +18,7 @@ from mobilevd.evaluation.fingerprint import Fingerprint
 from mobilevd.params import Recipe
 from mobilevd.stages import contenders, montage, sampling
 from mobilevd.stages.contenders import Held
-from mobilevd.stages.labels import LABELS, REAL, SHOWN
+from mobilevd.stages.labels import COMPARED, LABELS, REAL, SHOWN
 from mobilevd.stages.sampling import PREPROCESSING, Scores
 from mobilevd.svd import base as bases
 from mobilevd.svd.sampler import evaluations
@@ -26,7 +26,6 @@ from mobilevd.svd.scheduler import Schedule
 
 STAGE = "evaluate"
 MEASURED = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # the largest process counts
-COMPARED = {"student": "teacher", "quantized": "student"}  # told apart by clip, the first less the second
 
 
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:

@@ -34,11 +34,14 @@ SPREAD = ("evaluate",)  # clips are shared
 
 @dataclass(frozen=True)
 class Speed:
-    """10^12 operations a second that one device really reaches, how it is known, and how many devices share a stage."""
+    """10^12 operations a second that one device really reaches, how it is known, and how many devices share a stage.
+
+    None: as many as the recipe's machine for the stage has GPUs.
+    """
 
     tflops: float
     source: str
-    devices: int = 1
+    devices: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def network(recipe: Recipe) -> Network:
     return Network(whole.tflops, share, params, latents, kept * half, teacher)
 
 
-def probe(devices: int = 1, seconds: float = 3.0) -> Speed:
+def probe(devices: int | None = None, seconds: float = 3.0) -> Speed:
     """The speed of this machine on pocket-sized passes with gradients, in fp32."""
     unet = bases.load("pocket").unet().train().requires_grad_(True)
     frames, channels = unet.config.num_frames, unet.config.out_channels
@@ -99,18 +102,28 @@ def rows(recipe: Recipe, speed: Speed, clips: int) -> list[dict]:
     net = network(recipe)
     disks, found = _disks(recipe, net, clips), []
     for stage, tflops in _works(recipe, net, clips).items():
-        shared, among = (speed.devices if stage in stages else 1 for stages in (TRAINED, SPREAD))
-        hours = tflops / among / speed.tflops / 3600
-        row = {"stage": stage, "PFLOP": shared * tflops / 1e3, "hours": hours, "device-hours": shared * among * hours}
-        found.append(row | {"memory, GB": _memory(recipe, net, stage, shared), "disk, GB": disks.get(stage, 0.0)})
+        devices = _devices(recipe, speed, stage)
+        work = tflops * devices if stage in TRAINED else tflops
+        hours = work / devices / speed.tflops / 3600
+        row = {"stage": stage, "PFLOP": work / 1e3, "hours": hours, "device-hours": devices * hours}
+        found.append(row | {"memory, GB": _memory(recipe, net, stage, devices), "disk, GB": disks.get(stage, 0.0)})
     together = {key: max if key.startswith("memory") else sum for key in found[0] if key != "stage"}
     return [*found, {"stage": "all"} | {key: fold(row[key] for row in found) for key, fold in together.items()}]
 
 
-def assumptions(speed: Speed, clips: int) -> list[str]:
+def table(found: list[dict]) -> list[dict]:
+    """The rows for people: hours as seconds, minutes or hours, by their size."""
+    names = {"hours": "time", "device-hours": "device-time"}
+    return [{names.get(key, key): _time(v) if key in names else v for key, v in row.items()} for row in found]
+
+
+def assumptions(recipe: Recipe, speed: Speed, clips: int) -> list[str]:
     """What the rows rest on, for people."""
+    devices = ", ".join(f"{stage} {_devices(recipe, speed, stage)}" for stage in (*TRAINED, *SPREAD))
+    how = "as given" if speed.devices else "gpus of the recipe's machines, 1 without"
     return [
-        f"{speed.tflops:.4g} TFLOP/s a device ({speed.source}); {speed.devices} in each training stage",
+        f"{speed.tflops:.4g} TFLOP/s a device ({speed.source})",
+        f"devices: {devices} ({how})",
         "each with the recipe's batch_size: with more devices a step has more clips, not less time",
         "evaluate's clips are shared among the devices; the quantized graph, which the processor runs, is not counted",
         "the teacher is sampled over its base's noise levels, a hub id over SVD's; a guided step is two evaluations",
@@ -122,6 +135,18 @@ def assumptions(speed: Speed, clips: int) -> list[str]:
         f"{KEPT} checkpoints of a stage at once; decoding of videos, FVD features and ONNX work are not counted",
         "profile waits for devices, gate and register for nothing: minutes, and none on a GPU",
     ]
+
+
+def _devices(recipe: Recipe, speed: Speed, stage: str) -> int:
+    if stage not in (*TRAINED, *SPREAD):
+        return 1
+    return speed.devices or recipe.machines.of(stage).gpus or 1
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.3g} min" if hours >= 1 / 60 else f"{hours * 3600:.3g} s"
 
 
 def _memory(recipe: Recipe, net: Network, stage: str, devices: int) -> float:

@@ -56,17 +56,17 @@ def plan(image: Path, out: Path, seeds: Sequence[int], kind: str = "mp4") -> lis
     """The films of one photograph, written to ``out``, or of every photograph of a folder, written into folder ``out``.
 
     More seeds than one are told in the names: ``out-seed7.mp4``.
-    Errors: MobileVDError when there is no photograph, or the output's name does not fit, before any work.
+    Errors: MobileVDError when there is no photograph, or the output's name does not fit or is taken, before any work.
     """
     if image.is_dir():
         films = [film for path, stem in _photographs(image) for film in _films(path, _inside(out, stem, kind), seeds)]
         write.check_place(out)
-        return films
+        return _free(films)
     write.check_name(out)
     if not image.is_file():
         raise MobileVDError("The image does not exist", got=str(image), allowed="a photograph", where="IMAGE")
     write.check_place(out.parent)
-    return _films(image, out, seeds)
+    return _free(_films(image, out, seeds))
 
 
 def backend(wanted: str | None) -> str:
@@ -108,6 +108,14 @@ def _films(image: Path, out: Path, seeds: Sequence[int]) -> list[Film]:
     return [Film(image, seed, out.with_name(name)) for seed, name in zip(seeds, names, strict=True)]
 
 
+def _free(films: list[Film]) -> list[Film]:
+    for film in films:
+        if film.path.is_dir():
+            allowed = "the name of a file to be made"
+            raise MobileVDError("A folder has the film's name", got=str(film.path), allowed=allowed, where="OUT")
+    return films
+
+
 def _photographs(folder: Path) -> list[tuple[Path, str]]:
     """Every photograph of a folder and what its film is called: two of one stem keep their endings."""
     found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in photo.SUFFIXES and not p.name.startswith(".")]
@@ -123,7 +131,7 @@ def _inside(out: Path, stem: str, kind: str) -> Path:
         allowed = "a folder, for the films of a folder of photographs"
         raise MobileVDError("The films of a folder need a folder", got=str(out), allowed=allowed, where="OUT")
     path = out / f"{stem}.{kind}"
-    write.check_name(path)
+    write.check_name(path, "--format")
     return path
 
 

@@ -2,6 +2,7 @@
 
 REAL = "real"
 SHOWN = (REAL, "teacher", "student", "quantized")
+COMPARED = {"student": "teacher", "quantized": "student"}  # told apart by clip, the first less the second
 LABELS = {
     "autoencoder": "the autoencoder alone",
     "frozen": "the first frame, frozen",

@@ -29,6 +29,12 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def made_at(folder: Path) -> float:
+    """When the networks in the bundle were made, in s since 1970. Errors: as ``read``."""
+    stages = read(folder)["stages"]
+    return max(stages[stage]["started_at"] + stages[stage]["seconds"] for stage, _, _ in MADE.values())
+
+
 def check_weights(folder: Path, expected: str) -> None:
     """Every file has its digest, and the networks are the ones that their stages sealed.
 

@@ -25,8 +25,10 @@ def is_registered(address: str) -> bool:
     return address.startswith(SCHEME)
 
 
-def folder(address: str) -> Path:
+def folder(address: str, where: str = "--model") -> Path:
     """The bundle's folder on this machine; one in a remote store is fetched once, into the cache.
+
+    ``where`` the address was given: the option or argument that an error names.
 
     Errors: MobileVDError for a name that leads nowhere; IntegrityError when the store holds another bundle than the
     one registered.
@@ -34,10 +36,10 @@ def folder(address: str) -> Path:
     if address.startswith("s3://"):
         return _pulled(address)
     if not is_registered(address):
-        return _on_disk(address)
+        return _on_disk(address, where)
     from mobilevd.registry import versions
 
-    version = version_of(address)
+    version = version_of(address, where)
     if (digest := version.tags.get("bundle_sha256")) is None:
         raise IntegrityError("The version has no digest of its own", got=address, allowed="a tag bundle_sha256")
     kept = cache_dir() / "models" / digest
@@ -49,8 +51,8 @@ def folder(address: str) -> Path:
     return _of_digest(kept, digest)
 
 
-def version_of(address: str):
-    """The registered version that ``address`` names. The ledger says who is champion, where its place is known.
+def version_of(address: str, where: str = "--model"):
+    """The registered version that ``address``, given ``where``, names. Who is champion the ledger says, if it is known.
 
     Errors: MobileVDError for an address of another form, or one that leads nowhere.
     """
@@ -58,26 +60,28 @@ def version_of(address: str):
 
     parts = ADDRESS.fullmatch(address)
     if parts is None:
-        raise _no_model(address)
+        raise _no_model("This names no model", address, where)
     name, number, alias = parts["name"], parts["number"], parts["alias"]
     if number:
-        return versions.find(name, number, "--model")
+        return versions.find(name, number, where)
     if versions.knows_ledger():
         stated = projection(Ledger(versions.ledger_address(name)).history())
         if alias in stated:
-            return versions.find(name, stated[alias], "--model")
-    return versions.aliased(name, alias)
+            return versions.find(name, stated[alias], where)
+    return versions.aliased(name, alias, where)
 
 
-def _on_disk(address: str) -> Path:
+def _on_disk(address: str, where: str) -> Path:
     if "://" in address:
-        raise _no_model(address)
+        raise _no_model("This names no model", address, where)
+    if not Path(address).is_dir():
+        raise _no_model("There is no such model", address, where)
     return Path(address)
 
 
-def _no_model(address: str) -> MobileVDError:
+def _no_model(what: str, address: str, where: str) -> MobileVDError:
     allowed = "a bundle's folder, s3://bucket/prefix, models:/mobilevd/7 or models:/mobilevd@champion"
-    return MobileVDError("This names no model", got=address, allowed=allowed, where="--model")
+    return MobileVDError(what, got=address, allowed=allowed, where=where)
 
 
 def _pulled(address: str) -> Path:

@@ -105,7 +105,7 @@ def write(
         raise MobileVDError(what, got=effort, allowed=allowed, where="--effort")
     if (out := Path(out).resolve()).exists():
         raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
-    bundle = models.folder(model)
+    bundle = models.folder(model, "MODEL")
     verify(bundle)
     plain = f"{animate.NETWORKS}/{animate.FLOAT}"
     if npu and not (bundle / plain).is_file():

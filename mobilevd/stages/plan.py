@@ -26,11 +26,11 @@ def profile_folder(device: str) -> str:
 
 
 def announce(recipe: Recipe, folder: str) -> str:
-    """Check the recipe against its base, its tools and its devices, and say what will run.
+    """Check the recipe against its base, its tools, its devices and its gates, and say what will run.
 
     Errors: MobileVDError, of the kind that names what does not fit.
     """
-    from mobilevd.stages import rehearsal
+    from mobilevd.stages import figures, rehearsal
     from mobilevd.svd import base as bases
     from mobilevd.training.checkpoints import check_resume
 
@@ -39,14 +39,29 @@ def announce(recipe: Recipe, folder: str) -> str:
     _check_tools(recipe)
     _check_apart(recipe.profile.devices)
     _check_frames(recipe)
+    figures.check(recipe)
     base, clip = bases.load(recipe.base), recipe.clip
     base.check_clip(clip)
     rehearsal.rehearse(recipe, base)
-    return (
-        f"recipe {recipe.name} ({recipe.digest[:12]}) on base {recipe.base} ({base.digest[:12]}), seed {recipe.seed}\n"
-        f"clips of {clip.frames} frames at {clip.fps:g} fps, {clip.width}x{clip.height}\n"
-        f"this run writes to {folder}"
-    )
+    lines = [
+        f"recipe {recipe.name} ({recipe.digest[:12]}) on base {recipe.base} ({base.digest[:12]}), seed {recipe.seed}",
+        f"clips of {clip.frames} frames at {clip.fps:g} fps, {clip.width}x{clip.height}",
+        f"this run writes to {folder}",
+    ]
+    return "\n".join([*lines, *_rejections(recipe)])
+
+
+def _rejections(recipe: Recipe) -> list[str]:
+    """A warning for each gate on a phone that cannot be measured here, where profiling runs here too."""
+    from mobilevd.device import targets
+    from mobilevd.stages import figures, profile
+
+    if "profile" in _elsewhere(recipe):
+        return []
+    why = {device: profile.lacking(targets.find(device)) for device in recipe.profile.devices}
+    on = [(metric, figures.device_of(metric, recipe)) for gate in recipe.gates for metric in figures.asked(gate)]
+    head = "WARNING: this run will be rejected: the gate on"
+    return [f"{head} {metric} will fail as {why[device]}" for metric, device in on if device and why[device]]
 
 
 def _check_apart(devices: tuple[str, ...]) -> None:
@@ -67,7 +82,7 @@ def _check_tools(recipe: Recipe) -> None:
     from mobilevd.training import optim
 
     kinds = {targets.find(device).kind for device in recipe.profile.devices}
-    elsewhere = {step for step, machine in recipe.machines.steps.items() if machine.image is not None}
+    elsewhere = _elsewhere(recipe)
     if recipe.quantize.quantizer == "aimet" and "quantize" not in elsewhere:
         from mobilevd.device import aimet
 
@@ -79,6 +94,11 @@ def _check_tools(recipe: Recipe) -> None:
     for step, settings in _optimizers(recipe):
         if step not in elsewhere:
             optim.require_installed(settings, step)
+
+
+def _elsewhere(recipe: Recipe) -> set[str]:
+    """The steps that run in an image of their own: what is there is not known here."""
+    return {step for step, machine in recipe.machines.steps.items() if machine.image is not None}
 
 
 def _optimizers(recipe: Recipe) -> list[tuple[str, Optim]]:

@@ -61,7 +61,7 @@ def _graphs(model: str) -> list[Path]:
     if model.endswith(".onnx"):
         found = [Path(model)] if Path(model).is_file() else []
     else:
-        folder = models.folder(model)
+        folder = models.folder(model, "MODEL")
         found = [path for part in (animate.NETWORKS, animate.ENDS) for path in sorted((folder / part).glob("*.onnx"))]
     if not found:
         raise MobileVDError("There is no graph", got=model, allowed="an ONNX file, or a bundle's folder")

@@ -54,14 +54,28 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, device: s
     )
 
 
+def lacking(target: Target) -> str | None:
+    """Why this machine cannot measure a phone; None when it can, or where ``target`` is none.
+
+    Errors: MobileVDError for a runner that is named and not there.
+    """
+    if target.kind != "phone":
+        return None
+    from mobilevd.device import adb, hub, plugged
+
+    if target.runtime == targets.WIRED:
+        return None if plugged.runner() is not None and adb.installed() else targets.WIRED_NEED
+    return None if hub.configured() else targets.PHONES_NEED
+
+
 def _phoned(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, target: Target) -> dict:
     """Errors: EffectError for a graph that the NPU would not take, a failed job, or other values than float's."""
     from mobilevd.device import hub, phone
 
+    if why := lacking(target):
+        return {"facts": {"device": target.name, f"profile.{target.name}": why}}
     if target.runtime == targets.WIRED:
         return _plugged(recipe, inputs, workdir, target)
-    if not hub.configured():
-        return {"facts": {"device": target.name, f"profile.{target.name}": targets.PHONES_NEED}}
     onnx, how = inputs["quantize"].artifacts[ONNX], recipe.profile.phone
     verify(onnx.path, onnx.sha256)
     there = how.quantize == "there"
@@ -90,8 +104,6 @@ def _plugged(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, targ
     from mobilevd.device import adb, plugged
 
     tools, onnx, settings = plugged.runner(), inputs["quantize"].artifacts[ONNX], recipe.profile
-    if tools is None or not adb.installed():
-        return {"facts": {"device": target.name, f"profile.{target.name}": targets.WIRED_NEED}}
     verify(onnx.path, onnx.sha256)
     if settings.phone.provider == "qnn":
         preflight.check(onnx.path / QUANTIZED, target).require()

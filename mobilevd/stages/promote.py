@@ -47,6 +47,17 @@ def ledger(model: str) -> Ledger:
     return Ledger(versions.ledger_address(model))
 
 
+def history(model: str) -> list[Entry]:
+    """Every switch of one model, oldest first; none for one that is registered and never was promoted.
+
+    Errors: MobileVDError when neither the ledger nor MLflow knows the model; as ``ledger``.
+    """
+    entries = ledger(model).history()
+    if not entries:
+        versions.require(model)
+    return entries
+
+
 def candidate(model: str, version: str | None, why: str) -> Wanted:
     """The promotion of ``version``, or of the newest one if it never was champion.
 
@@ -118,6 +129,7 @@ def switch(model: str, checked: Checked) -> Entry:
 def reconcile(model: str) -> list[str]:
     """Make the aliases say what the ledger says; returns what was changed. Errors: MobileVDError."""
     written, changes = ledger(model), []
+    history(model)  # a name that nobody knows is no fault of the store
     while True:
         entries, found = written.history(), versions.aliases(model)
         wanted = projection(entries)

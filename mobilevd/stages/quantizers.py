@@ -101,7 +101,7 @@ def compare(model: str, out: Path, how: dict[str, dict], features: Features | No
         raise MobileVDError("The folder is there already", got=str(out), allowed="a folder to be made", where="OUT")
     if any(way["quantizer"] == "aimet" for way in how.values()):
         aimet.require_installed()
-    bundle = models.folder(model)
+    bundle = models.folder(model, "MODEL")
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     run = _run(bundle, aside, features or extractor.of_i3d().features)

@@ -41,7 +41,7 @@ def run(address: str, workdir: Path, upto: str = CHAIN[-1], tolerance: float = 0
         tolerance: a figure differs when it is further than this share from the one before.
     Errors: DataError when the data here is not the model's; whatever a stage raises.
     """
-    folder = models.folder(address)
+    folder = models.folder(address, "MODEL")
     told = lineage.read(folder)
     recipe = params.check(yaml.safe_load((folder / lineage.RECIPE).read_text(encoding="utf-8")), "the bundle")
     if recipe.digest != told["recipe"]["sha256"]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mobilevd import params
+from mobilevd import params, remote
 from mobilevd.artifacts import MANIFEST, file_sha256
 from mobilevd.errors import DataError, IntegrityError, MobileVDError
 from mobilevd.packages import project_root
@@ -55,7 +55,9 @@ def walk(address: str, root: Path | None = None) -> Iterator[Link]:
         root: the checkout that holds code, pin and data (default: this project's).
     Errors: MobileVDError when the name leads nowhere.
     """
-    known = models.version_of(address) if models.is_registered(address) else None
+    known = models.version_of(address, "MODEL") if models.is_registered(address) else None
+    if known is None and not remote.is_remote(address):
+        models.folder(address, "MODEL")
     case = None
     for name, look in LINKS.items():
         try:
@@ -68,7 +70,7 @@ def walk(address: str, root: Path | None = None) -> Iterator[Link]:
 
 
 def _opened(address: str, known: versions.Version | None, root: Path) -> _Case:
-    folder = models.folder(address)
+    folder = models.folder(address, "MODEL")
     return _Case(folder, known, lineage.read(folder), root)
 
 

@@ -1,8 +1,8 @@
 """Frames to a file that people can play: MP4 (H.264), GIF or WebP, by the name's ending. **Axes** F H W 3 uint8."""
 
-import os
-from errno import EACCES
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import av
 import numpy as np
@@ -12,31 +12,37 @@ from PIL import Image
 from mobilevd.errors import MobileVDError
 
 SUFFIXES = (".mp4", ".gif", ".webp")
+PLACE = "the output path"
 
 
 def save(frames: UInt8[np.ndarray, "F H W 3"], path: Path, fps: float) -> Path:
-    """Write ``frames`` whole or not at all. Errors: MobileVDError when the name's ending is not one of SUFFIXES."""
+    """Write ``frames`` whole or not at all, and leave nothing beside them.
+
+    Errors: MobileVDError when the name's ending is not one of SUFFIXES, or the file cannot be written.
+    """
     path = Path(path)
     check_name(path)
     check_place(path.parent)
     aside = path.with_name(f".part-{path.name}")
-    if path.suffix.lower() == ".mp4":
-        _mp4(frames, aside, fps)
-    else:
-        first, *rest = [Image.fromarray(frame) for frame in frames]
-        first.save(aside, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
-    aside.replace(path)
+    try:
+        (_mp4 if path.suffix.lower() == ".mp4" else _animated)(frames, aside, fps)
+        aside.replace(path)
+    except (OSError, av.FFmpegError) as error:
+        raise _unwritable("The film cannot be written", path, error) from None
+    finally:
+        with suppress(OSError):
+            aside.unlink()
     return path
 
 
-def check_name(path: Path) -> None:
-    """Refuse an ending that cannot be written, before any work."""
+def check_name(path: Path, where: str = PLACE) -> None:
+    """Refuse an ending that cannot be written, before any work; ``where`` it was asked for."""
     if path.suffix.lower() not in SUFFIXES:
         raise MobileVDError(
             "This kind of file cannot be written",
             got=path.name,
             allowed=f"a name that ends in {', '.join(SUFFIXES)}",
-            where="the output path",
+            where=where,
         )
 
 
@@ -44,15 +50,20 @@ def check_place(folder: Path) -> None:
     """Make the folder that films go to. Errors: MobileVDError when nothing can be written there, before any work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(EACCES, os.strerror(EACCES), str(folder))
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise MobileVDError(
-            "Nothing can be written there",
-            got=f"{folder}: {error.strerror}",
-            allowed="a folder",
-            where="the output path",
-        ) from None
+        raise _unwritable("Nothing can be written there", folder, error) from None
+
+
+def _unwritable(what: str, path: Path, error: OSError | av.FFmpegError) -> MobileVDError:
+    allowed = "a place that can be written to, and has room"
+    return MobileVDError(what, got=f"{path}: {error.strerror}", allowed=allowed, where=PLACE)
+
+
+def _animated(frames, path: Path, fps: float) -> None:
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
 
 
 def _mp4(frames, path: Path, fps: float) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import metaflow_store
 import pytest
 
 FLOW = str(Path(__file__).parents[1] / "killed_flow.py")
@@ -17,8 +18,7 @@ def command(*words: str) -> str:
 
 @pytest.mark.slow
 def test_a_killed_tasks_finished_record_is_taken_and_a_stored_one_is_made_again_by_resume_step(tmp_path, monkeypatch):
-    monkeypatch.setenv("METAFLOW_USER", "tests")
-    monkeypatch.chdir(tmp_path)
+    metaflow_store.use(tmp_path, monkeypatch)
     for time, words in ((1, ["run"]), (2, ["resume", "work"])):
         told = command(*words, "--with", "retry:minutes_between_retries=0")
         assert "Task is starting (retry)" in told

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import candidates
+import metaflow_store
 import mlflow_store
 import pytest
 import receiver
@@ -24,9 +25,8 @@ FLOW = str(Path(__file__).resolve().parents[2] / "flows" / "promote_flow.py")
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("METAFLOW_USER", "tests")
+    metaflow_store.use(tmp_path, monkeypatch)
     monkeypatch.delenv(versions.LEDGER, raising=False)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(candidates.recipe().model_dump(mode="json")))
     return mlflow_store.use(tmp_path / "store", monkeypatch)
 

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import metaflow_store
 import mlflow_store
 import pytest
 import receiver
@@ -22,10 +23,9 @@ SMOKE = ROOT / "recipes" / "smoke.yaml"
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("METAFLOW_USER", "tests")
+    metaflow_store.use(tmp_path, monkeypatch)
     monkeypatch.setenv("MOBILEVD_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv(versions.LEDGER, raising=False)
-    monkeypatch.chdir(tmp_path)
     return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 

@@ -6,14 +6,15 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import metaflow_store
 import mlflow_store
 import pytest
 import yaml
 from metaflow.exception import MetaflowException
 
-from mobilevd import alerts
+from mobilevd import alerts, params
 from mobilevd.registry import versions
-from mobilevd.stages import promote
+from mobilevd.stages import figures, promote
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOW, RETRAIN = (str(ROOT / "flows" / f"{name}_flow.py") for name in ("train", "retrain"))
@@ -22,9 +23,8 @@ SMOKE, MODEL = ROOT / "recipes" / "smoke.yaml", "mobilevd-smoke"
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("METAFLOW_USER", "tests")
+    metaflow_store.use(tmp_path, monkeypatch)
     monkeypatch.setenv("MOBILEVD_RUNS", str(tmp_path / "runs"))
-    monkeypatch.chdir(tmp_path)
     return mlflow_store.use(tmp_path / "store", monkeypatch)
 
 
@@ -54,6 +54,8 @@ def test_smoke_run_ends_registered_and_a_gate_it_cannot_meet_ends_rejected_witho
 def check_registered(store, home: Path) -> str:
     records = {p.parent.name: json.loads(p.read_text()) for p in (home / "runs").glob("TrainFlow/*/*/record.json")}
     facts = records["register"]["facts"]
+    judged = {name: set(record["figures"]) for name, record in records.items() if name not in ("gate", "register")}
+    assert set().union(*judged.values()) <= figures.names(params.load(SMOKE))
     assert records["gate"]["facts"]["verdict"] == "passed"
     [version] = store.search_model_versions(f"name='{MODEL}'")
     assert str(version.version) == facts["version"]
@@ -63,7 +65,7 @@ def check_registered(store, home: Path) -> str:
     gallery = Path(facts["page"]).read_text()
     assert "data:image/webp;base64," in gallery
     assert "http://" not in gallery.replace("http://www.w3.org", "")
-    cards = list((home / ".metaflow" / "mf.cards").rglob("*.html"))
+    cards = list((home / ".metaflow").rglob("*.html"))
     assert any("data:image/webp" in card.read_text() for card in cards)
     return facts["version"]
 

@@ -72,3 +72,25 @@ def test_folder_without_a_network_is_refused(tmp_path):
 def test_clip_without_whole_latents_is_refused(bundle, width, height):
     with pytest.raises(MobileVDError, match=f"{width}x{height}\n  allowed: multiples of 8 pixels"):
         costs.model_row(bundle, width, height)
+
+
+def test_network_of_a_run_is_counted_on_the_latents_of_the_base_that_its_prepare_names(bundle, tmp_path):
+    network = tmp_path / "run" / "funnel" / "network"
+    shutil.copytree(bundle / "unet", network / "unet")
+    assert costs.told_downscale(network) is None
+    told = {"stage/base": None, "": None, str(tmp_path / "base"): 16, "pocket": 16}
+    write_json(tmp_path / "base" / "vae" / "config.json", {"in_channels": 3, "block_out_channels": [32] * 5})
+    for part in ("unet", "image_encoder"):
+        write_json(tmp_path / "base" / part / "config.json", {})
+    for base, side in told.items():
+        write_json(tmp_path / "run" / "prepare" / "record.json", {"facts": {"base": base}})
+        assert costs.told_downscale(network) == costs.told_downscale(network / "unet") == side, base
+    row = costs.model_row(network, 256, 128)
+    assert row == costs.model_row(bundle, 128, 64) | {"row": "network", "size": "256x128"}
+    assert costs.model_row(network, 128, 64, 8)["latents"] == "14 x 4 x 8 x 16"
+
+
+def test_bundle_of_a_run_is_counted_by_its_own_autoencoder(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "run" / "register" / "bundle")
+    write_json(tmp_path / "run" / "prepare" / "record.json", {"facts": {"base": "pocket"}})
+    assert costs.told_downscale(copy) == 8

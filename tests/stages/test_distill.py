@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mobilevd.method import surgery
-from mobilevd.stages import distill
+from mobilevd.stages import distill, figures
 from mobilevd.svd import base as bases
 from mobilevd.training import duel
 
@@ -16,6 +16,7 @@ def test_distillation_makes_a_cheaper_generator_with_the_teachers_edits_and_its_
     unet, log = surgery.load(record.artifacts["network"].path)
     assert log == [{"op": "cross_attention"}, {"op": "temporal_multiscale", "down": "max"}]
     assert unet.frame_down is not None
+    assert record.figures.keys() == figures.of_stage("distill")
     assert record.figures["distill.tflops"] < record.figures["distill.tflops_before"]
     assert {"loss_g", "loss_rec", "d_real", "d_fake", "val_rec"} <= set(record.curves)
     assert record.parents["finetune"] == inputs["finetune"].artifacts["network"].sha256

@@ -17,6 +17,7 @@ from mobilevd.evaluation import fingerprint, i3d, motion
 from mobilevd.method import surgery
 from mobilevd.params import Recipe
 from mobilevd.stages import contenders, evaluate, labels, sampling, spread
+from mobilevd.stages.figures import names
 from mobilevd.svd import base as bases
 from mobilevd.svd.conditioning import added_ids
 from mobilevd.svd.sampler import OneStep, clip_noise, sample
@@ -81,9 +82,12 @@ def samples(record) -> dict[str, torch.Tensor]:
     }
 
 
-def test_every_contender_has_every_figure_and_all_are_finite(record):
+def test_every_contender_has_every_figure_and_all_are_finite(record, recipe):
     expected = {f"{name}.{figure}" for name in labels.LABELS for figure in PER_CONTENDER}
     assert record.figures.keys() == expected | DIFFERENCES | {"real.motion", "evaluate.clips", "teacher.evaluations"}
+    left_out = {f"{name}.fvd_extrapolated" for name in labels.LABELS}  # of two clips there is none
+    told = {name for name in names(recipe) if name.split(".")[0] in {*labels.LABELS, "real", "evaluate"}}
+    assert record.figures.keys() == told - left_out
     assert np.isfinite(list(record.figures.values())).all()
     assert record.figures["evaluate.clips"] == 2
 

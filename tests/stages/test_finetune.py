@@ -8,7 +8,7 @@ from mobilevd.artifacts import seal, verify
 from mobilevd.errors import EffectError
 from mobilevd.method import low_resolution, surgery
 from mobilevd.registry import live, runs
-from mobilevd.stages import finetune
+from mobilevd.stages import figures, finetune
 from mobilevd.svd import base
 from mobilevd.video import manifest
 
@@ -28,6 +28,7 @@ def test_the_record_names_network_parents_and_pictures(tiny_recipe, prepared, tm
     recipe = tiny_recipe()
     inputs = prepared(recipe)
     record = finetune.run(recipe, inputs, tmp_path / "work")
+    assert record.figures.keys() == figures.of_stage("finetune")
     network = record.artifacts["network"]
     verify(network.path, network.sha256)
     unet, log = surgery.load(network.path)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from mobilevd import cli, params
 from mobilevd.errors import RecipeError
+from mobilevd.operations import Machines
 from mobilevd.stages import forecast
 from mobilevd.stages.forecast import Speed
 
@@ -31,7 +32,7 @@ def test_finetuning_costs_three_passes_a_step_of_the_papers_network(paper):
 
 
 def test_memory_and_disk_follow_the_parameters_the_batch_and_the_clips(paper):
-    assert 80 > paper["finetune"]["memory, GB"] > 1.5246 * 20 + 4 * 5
+    assert 80 > paper["finetune"]["memory, GB"] > 1.5246 * 20 + 4 * 2
     longer = {name: paper[name]["memory, GB"] for name in ("finetune", "distill")}
     assert longer["distill"] > longer["finetune"] + 1.5246 * 4
     pixels, latents = 14 * 3 * 256 * 512, (15 * 4 * 32 * 64 + 1024) * 2
@@ -65,6 +66,41 @@ def test_an_evaluation_is_shared_among_the_devices():
     assert shared["stage"] == "evaluate"
     assert alone["hours"] == pytest.approx(8 * shared["hours"])
     assert alone["device-hours"] == pytest.approx(shared["device-hours"])
+
+
+def test_each_stage_has_the_devices_of_its_own_machine_unless_others_are_given():
+    recipe = params.load(ROOT / "recipes" / "smoke.yaml")
+    machines = Machines(steps={"prepare": {"gpus": 4}, "distill": {"gpus": 8}, "evaluate": {"gpus": 2}})
+    lent = recipe.model_copy(update={"machines": machines})
+    alone, own, given = (
+        {row["stage"]: row for row in forecast.rows(one, Speed(100.0, "as given", devices), 100)}
+        for one, devices in ((recipe, None), (lent, None), (lent, 3))
+    )
+    for stage, devices in {"prepare": 1, "finetune": 1, "distill": 8, "evaluate": 2}.items():
+        assert own[stage]["device-hours"] == pytest.approx(devices * own[stage]["hours"])
+    assert own["distill"]["hours"] == pytest.approx(alone["distill"]["hours"])
+    assert own["evaluate"]["device-hours"] == pytest.approx(alone["evaluate"]["device-hours"])
+    assert given["distill"]["device-hours"] == pytest.approx(3 * given["distill"]["hours"])
+    assert "devices: finetune 1, distill 8," in forecast.assumptions(lent, Speed(1.0, "as given"), 9)[1]
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"), [(4.953e-06, "0.0178 s"), (0.005, "18 s"), (0.25, "15 min"), (1.0, "1.0 h"), (878.83, "878.8 h")]
+)
+def test_a_time_is_told_in_the_unit_of_its_size(hours, told):
+    [row] = forecast.table([{"stage": "finetune", "hours": hours, "device-hours": hours, "disk, GB": 1.0}])
+    assert row == {"stage": "finetune", "time": told, "device-time": told, "disk, GB": 1.0}
+
+
+def test_the_papers_recipe_says_what_memory_is_counted_for_it(paper):
+    text = (ROOT / "recipes" / "mobilevd.yaml").read_text(encoding="utf-8")
+    largest, finetune = (f"{paper[stage]['memory, GB']:.0f}" for stage in ("all", "finetune"))
+    assert f"`mobilevd plan` counts {largest} of\n# them in the adversarial stages, {finetune} in finetune" in text
+    assert f"{finetune} GB by `mobilevd plan`" in text
+    recipe = params.load(ROOT / "recipes" / "mobilevd.yaml")
+    whole = recipe.model_copy(update={"training": recipe.training.model_copy(update={"gradient_checkpointing": False})})
+    without = forecast.rows(whole, HUNDRED, 100)[-1]["memory, GB"]
+    assert f"by `mobilevd plan` {largest} GB at most; without it {without:.0f}" in text
 
 
 def test_gradient_checkpointing_and_half_precision_need_less_memory():

@@ -3,7 +3,7 @@ import torch
 
 from mobilevd.errors import EffectError
 from mobilevd.method import channel_funnel, surgery
-from mobilevd.stages import funnel
+from mobilevd.stages import figures, funnel
 
 
 def test_the_merged_network_is_cheaper_and_its_output_is_the_unmerged_ones(tiny_recipe, trained, tmp_path):
@@ -11,6 +11,7 @@ def test_the_merged_network_is_cheaper_and_its_output_is_the_unmerged_ones(tiny_
     record = funnel.run(recipe, trained(recipe, "prune"), tmp_path / "work")
     unet, log = surgery.load(record.artifacts["network"].path)
     assert log[-1] == {"op": "channel_funnel", "fun_factor": 0.5, "where": "spatial"}
+    assert record.figures.keys() == figures.of_stage("funnel")
     assert 0.0 <= record.figures["funnel.merge_error"] < 1e-3
     assert record.figures["funnel.tflops"] < record.figures["funnel.tflops_before"]
     assert not [name for name, _ in unet.named_parameters() if name.endswith((".F_q", ".F_o"))]

@@ -2,20 +2,23 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import candidates
 import pytest
 from test_fingerprint import ONE
 from typer.testing import CliRunner
 
 from mobilevd import cli, params
-from mobilevd.artifacts import MANIFEST, file_sha256, write_json
+from mobilevd.artifacts import MANIFEST, file_sha256, seal, write_json
 from mobilevd.errors import IntegrityError, MobileVDError, RecipeError
 from mobilevd.evaluation import report
 from mobilevd.evaluation.gates import Verdict
 from mobilevd.evaluation.report import Figure
 from mobilevd.settings import Gate
 from mobilevd.stages import gate_reports
+from mobilevd.stages.gate import VERDICT_FILE
 
 FIGURES = {"fvd": Figure(value=100.0, unit="", low=90.0, high=120.0), "motion_ratio": Figure(value=0.5, unit="")}
 AT_MOST = Gate(metric="student.fvd", max=110.0)
@@ -99,18 +102,55 @@ def test_runs_own_report_is_judged_again_and_devices_of_another_class_are_refuse
     assert "measured on arm, this one on x86" in told
 
 
-def test_report_of_another_bundle_or_older_than_it_is_refused(own, tmp_path):
-    sealed = tmp_path / "bundle" / MANIFEST
-    write_json(sealed, {"files": {}})
-    mine = write(tmp_path / "mine.json", file_sha256(sealed))
-    assert reason(gate_reports.run(mine, (AT_MOST,), model=sealed.parent)) == ""
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    """Its networks were made at 1010 s; its own report has student.fvd at 100."""
+    (tmp_path / "sealed").mkdir()
+    told = {"figures": {"student.fvd": 100.0}}
+    return candidates.bundle(tmp_path / "bundle", seal(tmp_path / "sealed"), candidates.few_bytes, told).path
+
+
+def test_runs_report_is_the_bundles_own_when_it_is_the_very_file_in_it_whenever_it_was_written(bundle, tmp_path):
+    mine = Path(shutil.copyfile(bundle / VERDICT_FILE, tmp_path / "mine.json"))
+    for reports, bundles in ((1.0, 2.0e9), (2.0e9, 1.0)):
+        os.utime(mine, (reports, reports))
+        os.utime(bundle / MANIFEST, (bundles, bundles))
+        assert reason(gate_reports.run(mine, (AT_MOST,), model=str(bundle))) == ""
+    candidates.edit(mine, figures={"student.fvd": 90.0})
+    assert "another artifact of bundle" in reason(gate_reports.run(mine, (AT_MOST,), model=str(bundle)))
+
+
+def test_runs_report_passes_for_no_bundle_without_one(bundle):
+    mine = bundle / VERDICT_FILE
+    listed = json.loads((bundle / MANIFEST).read_text())["files"]
+    candidates.edit(bundle / MANIFEST, files={name: digest for name, digest in listed.items() if name != VERDICT_FILE})
+    assert "another artifact of bundle" in reason(gate_reports.run(mine, (AT_MOST,), model=str(bundle)))
+
+
+def test_evaluation_is_the_bundles_own_when_it_names_it(bundle, tmp_path):
+    mine = write(tmp_path / "mine.json", file_sha256(bundle / MANIFEST))
+    os.utime(mine, (1.0, 1.0))
+    assert reason(gate_reports.run(mine, (AT_MOST,), model=str(bundle))) == ""
     other = write(tmp_path / "mine.json", "0" * 64)
-    assert "another artifact of bundle" in reason(gate_reports.run(other, (AT_MOST,), model=sealed.parent))
-    assert reason(gate_reports.run(own, (AT_MOST,), model=sealed.parent)) == "", "made a moment before: clocks differ"
-    os.utime(own, (1.0, 1.0))
-    assert "is stale" in reason(gate_reports.run(own, (AT_MOST,), model=sealed.parent))
-    with pytest.raises(MobileVDError, match="no bundle"):
-        gate_reports.run(own, (AT_MOST,), model=tmp_path)
+    assert "another artifact of bundle" in reason(gate_reports.run(other, (AT_MOST,), model=str(bundle)))
+
+
+def test_evaluation_of_films_has_to_be_younger_than_the_networks_however_old_their_files_are(own, bundle):
+    os.utime(bundle / MANIFEST, (2.0e9, 2.0e9))
+    for at, told in ((1004.0, "is stale: measured 6 s before"), (1006.0, "")):  # two clocks may be 5 s apart
+        os.utime(own, (at, at))
+        said = reason(gate_reports.run(own, (AT_MOST,), model=str(bundle)))
+        assert told in said
+        assert bool(told) == bool(said)
+
+
+@pytest.mark.parametrize("lacking", ["pipeline.json", MANIFEST])
+def test_folder_that_is_no_bundle_is_refused_and_so_is_none(own, bundle, tmp_path, lacking):
+    (bundle / lacking).unlink()
+    with pytest.raises(MobileVDError, match=rf"no bundle(.|\n)*without {lacking}(.|\n)*--model"):
+        gate_reports.run(own, (AT_MOST,), model=str(bundle))
+    with pytest.raises(MobileVDError, match=r"no such model(.|\n)*--model"):
+        gate_reports.run(own, (AT_MOST,), model=str(tmp_path / "nope"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"figures": 3}'])

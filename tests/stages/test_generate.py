@@ -102,12 +102,18 @@ def test_photographs_of_one_stem_keep_their_endings_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("out", "kind", "said"),
-    [("films.mp4", "mp4", "need a folder"), ("taken", "mp4", "need a folder"), ("films", "avi", "cannot be written")],
+    [
+        ("films.mp4", "mp4", "need a folder"),
+        ("taken", "mp4", "need a folder"),
+        ("films", "avi", r"cannot be written(.|\n)*--format"),
+        ("half", "mp4", r"A folder has the film's name(.|\n)*turned-seed8.mp4(.|\n)*OUT"),
+    ],
 )
 def test_outputs_of_a_folder_that_do_not_fit_are_refused_before_any_work(photos, tmp_path, out, kind, said):
     (tmp_path / "taken").write_text("a file")
+    (tmp_path / "half" / "turned-seed8.mp4").mkdir(parents=True)
     with pytest.raises(MobileVDError, match=said):
-        generate.plan(photos, tmp_path / out, [0], kind)
+        generate.plan(photos, tmp_path / out, [7, 8], kind)
 
 
 def test_folder_without_a_photograph_is_refused(tmp_path):

@@ -67,11 +67,22 @@ def test_alias_that_the_ledger_knows_nothing_of_is_mlflows():
         ("models:/mobilevd/99", r"no such version(.|\n)*--model"),
         ("models:/mobilevd@nobody", "no such alias"),
         ("models:/stranger@champion", "MLflow does not tell"),
+        ("nope", r"no such model(.|\n)*nope(.|\n)*--model"),
+        ("https://host/bundle", "names no model"),
     ],
 )
 def test_name_that_leads_nowhere_is_refused(address, said):
     with pytest.raises(MobileVDError, match=said):
         models.folder(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["nope", "https://host/bundle", "models:/mobilevd", "models:/mobilevd/99", "models:/mobilevd@nobody"]
+)
+def test_refusal_names_the_place_where_the_model_was_asked_for(address):
+    with pytest.raises(MobileVDError) as error:
+        models.folder(address, "MODEL")
+    assert error.value.where == "MODEL"
 
 
 def test_bundle_that_is_not_the_registered_one_is_refused():

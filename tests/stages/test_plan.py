@@ -4,9 +4,11 @@ import importlib.util
 import sys
 from dataclasses import asdict
 
+import android
 import pytest
 import tiny_svd
 
+from mobilevd.device import hub, plugged
 from mobilevd.errors import MobileVDError, RecipeError, SurgeryError
 from mobilevd.evaluation.gates import judge
 from mobilevd.packages import project_root
@@ -119,6 +121,34 @@ def test_an_optimizer_whose_library_is_missing_is_told_before_any_stage(base, mo
         plan.announce(check(asked), "/runs/1")
     elsewhere = {"machines": {"steps": {step: {"image": "with-the-library"}}}}
     plan.announce(check(asked | elsewhere), "/runs/1")
+
+
+def test_a_gate_that_no_figure_can_pass_is_refused_before_any_stage(base):
+    plan.announce(recipe(base, gates=[{"metric": "profile.host-cpu.p50_ms", "max": 1.0}]), "/runs/1")
+    for metric, allowed in (("student.fvdd", "student.fvd, "), ("profile.adb.p50_ms", "a device of profile.devices")):
+        with pytest.raises(RecipeError, match=rf"got:     {metric}\n  allowed: {allowed}(.|\n)*where:   gates"):
+            plan.announce(recipe(base, gates=[{"metric": metric, "max": 1.0}]), "/runs/1")
+
+
+def test_a_gate_on_a_phone_that_cannot_be_measured_here_is_said_to_reject_the_run(base, tmp_path, monkeypatch):
+    monkeypatch.delenv(hub.TOKEN, raising=False)
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "none.ini"))
+    monkeypatch.delenv(plugged.RUNNER, raising=False)
+    phones = ["qai-hub:Samsung Galaxy S24", "adb"]
+    gates = [{"metric": f"profile.{phone}.p50_ms", "max": 2000.0, "measured_on": "phone"} for phone in phones]
+    devices = {"devices": ["host-cpu", *phones]}
+    asked = {"profile": devices, "gates": [{"metric": "student.fvd", "max": 1.0}, *gates]}
+    lines = plan.announce(recipe(base, **asked), "/runs/1").splitlines()
+    said = "WARNING: this run will be rejected: the gate on profile.{}.p50_ms will fail as not measured: {}"
+    assert lines[3].startswith(said.format(phones[0], "there is no token for Qualcomm AI Hub on this machine"))
+    assert lines[4].startswith(said.format(phones[1], "this machine has no adb, or $MOBILEVD_ANDROID_RUNNER"))
+    assert len(lines) == 5
+    assert "WARNING" not in plan.announce(recipe(base, profile=devices), "/runs/1")  # no gate asks for them
+    elsewhere = {"machines": {"steps": {"profile": {"image": "with-the-token"}}}}
+    assert "WARNING" not in plan.announce(recipe(base, **asked, **elsewhere), "/runs/1")
+    monkeypatch.setenv(hub.TOKEN, "a-token")
+    android.Android(tmp_path / "android").plug(monkeypatch)
+    assert "WARNING" not in plan.announce(recipe(base, **asked), "/runs/1")
 
 
 def test_base_that_is_none_is_refused_before_any_stage(tmp_path):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from mobilevd import artifacts, params
 from mobilevd.errors import DataError, RecipeError
-from mobilevd.stages import prepare
+from mobilevd.stages import figures, prepare
 from mobilevd.training.data import Clips
 from mobilevd.video import clips, identity, manifest, store
 
@@ -68,6 +68,7 @@ def recipe(base, data, **changes):
 
 def test_folders_are_sealed_and_hold_what_later_stages_read(base, data, tmp_path):
     record = prepare.run(recipe(base, data), {}, tmp_path / "work")
+    assert record.figures.keys() == figures.of_stage("prepare")
     for artifact in record.artifacts.values():
         artifacts.verify(artifact.path, artifact.sha256)
     rows = manifest.rows(record.artifacts["latents"].path)

@@ -18,6 +18,7 @@ from mobilevd.evaluation.gates import judge
 from mobilevd.params import check
 from mobilevd.settings import Gate
 from mobilevd.stages import profile
+from mobilevd.stages.figures import of_device
 
 PHONE = "qai-hub:Samsung Galaxy S24"
 
@@ -55,7 +56,7 @@ def test_host_figures_are_named_after_the_host_for_both_graphs(host):
     _, record = host
     for figure in ("p50_ms", "min_ms", "peak_memory_mb", "float_p50_ms", "cold_start_ms"):
         assert record.figures[f"profile.host-cpu.{figure}"] > 0
-    assert all(name.startswith("profile.host-cpu.") for name in record.figures)
+    assert record.figures.keys() == of_device(one_step.recipe().profile, "host-cpu")
     assert record.facts["device"] == "host-cpu (host; ONNX Runtime, CPU)"
 
 
@@ -79,6 +80,7 @@ def test_the_base_may_be_timed_beside_it_block_by_block(given, tmp_path):
     inputs = given | {"finetune": given["funnel"].model_copy(update={"stage": "finetune"})}
     record = profile.run(recipe, inputs, tmp_path / "new", device="host-cpu")
     assert record.figures["profile.host-cpu.base_p50_ms"] > 0
+    assert record.figures.keys() == of_device(recipe.profile, "host-cpu")
     assert (tmp_path / "new" / record.pictures["time by block"]).stat().st_size > 5_000
     [middle] = [row for row in record.tables["blocks"] if row["part"] == "mid_block"]
     assert middle["base, ms"] > 0
@@ -99,6 +101,7 @@ def test_a_phone_is_measured_where_there_is_a_token_which_stays_there(given, tmp
     record = profile.run(one_step.recipe(), given, work, device=PHONE)
     service.close()
     assert record.figures[f"profile.{PHONE}.p50_ms"] == 2.5
+    assert record.figures.keys() == of_device(one_step.recipe().profile, PHONE)
     assert record.figures[f"profile.{PHONE}.sqnr_to_cpu_db"] > 100
     assert record.facts["off the NPU"] == "CPU: gelu (Gelu)"
     verify(record.artifacts["phone"].path, record.artifacts["phone"].sha256)
@@ -140,6 +143,7 @@ def test_a_phone_that_is_plugged_in_is_measured_in_its_own_name(given, tmp_path,
     recipe = check({**recipe.model_dump(mode="json"), "profile": {"repeats": 3, "phone": {"provider": "cpu"}}})
     record = profile.run(recipe, given, tmp_path / "work", device="adb:8a1c")
     assert record.figures["profile.adb:8a1c.p50_ms"] > 0
+    assert record.figures.keys() == of_device(recipe.profile, "adb:8a1c")
     assert judge((Gate(metric="profile.adb:8a1c.p50_ms", max=1e9),), record.figures).passed
     verify(record.artifacts["phone"].path, record.artifacts["phone"].sha256)
     monkeypatch.delenv("MOBILEVD_ANDROID_RUNNER")
@@ -156,6 +160,7 @@ def test_an_emulated_npu_says_what_it_computes_and_never_how_fast(given, tmp_pat
     record = profile.run(recipe, given, tmp_path, device="snapdragon-8-gen-3")
     assert record.facts["compiler's effort"] == "longest"
     assert record.figures["profile.snapdragon-8-gen-3.partitions"] == 1
+    assert record.figures.keys() == of_device(recipe.profile, "snapdragon-8-gen-3")
     assert record.figures["profile.snapdragon-8-gen-3.sqnr_db"] > 30  # float graphs run in half precision there
     assert not [name for name in record.figures if "_ms" in name]
     assert "not the phone's" in record.facts["latency"]

@@ -11,6 +11,7 @@ from mobilevd.evaluation.block_costs import block_costs
 from mobilevd.method import surgery, temporal_pruning
 from mobilevd.packages import project_root
 from mobilevd.stages import distill, prune
+from mobilevd.stages.figures import of_stage
 from mobilevd.stages.job import Job
 from mobilevd.svd.unet import temporal_blocks
 from mobilevd.training import seeds
@@ -41,6 +42,7 @@ def test_exactly_the_chosen_blocks_are_left_and_the_record_says_why(tiny_recipe,
     recipe = tiny_recipe(prune={"importance_lr": 0.5})
     record = prune.run(recipe, trained(recipe, "distill"), tmp_path / "work")
     (unet, log), rows, figures = network(record), record.tables["blocks"], record.figures
+    assert figures.keys() == of_stage("prune")
     assert list(temporal_blocks(unet)) == kept(record) == log[-1]["keep"]
     assert (len(rows), len(kept(record))) == (24, 9)
     assert (figures["prune.blocks_before"], figures["prune.blocks_after"]) == (24.0, 9.0)

@@ -10,6 +10,7 @@ from mobilevd.device.inputs import load
 from mobilevd.device.runtime import OnnxOneStep
 from mobilevd.errors import EffectError, IntegrityError
 from mobilevd.stages import quantize
+from mobilevd.stages.figures import of_stage
 from mobilevd.stages.job import Job
 
 
@@ -39,6 +40,7 @@ def test_both_graphs_and_their_inputs_are_sealed_in_one_folder(record):
 
 def test_the_declared_effects_were_measured(record):
     figures = record.figures
+    assert figures.keys() == of_stage("quantize")
     assert figures["quantize.parity_db"] > 100
     assert 20 < figures["quantize.sqnr_db"] < 80
     assert 0 < figures["quantize.quantized_mb"] < 0.6 * figures["quantize.float_mb"]

@@ -144,6 +144,22 @@ def test_data_that_the_commit_does_not_pin_is_named(offered, project, restored):
     assert (last.link, last.state) == ("data pin", "broken")
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nope", "There is no such model"),
+        (f"models:/{MODEL}/9", "There is no such version"),
+        (f"models:/{MODEL}@nobody", "no such alias"),
+    ],
+)
+def test_model_that_is_not_there_is_no_broken_link(offered, address, said):
+    told = CliRunner().invoke(cli.app, ["verify", address])
+    assert isinstance(told.exception, MobileVDError)
+    assert said in told.exception.what
+    assert told.exception.where == "MODEL"
+    assert told.stdout == ""
+
+
 def test_command_prints_every_link_and_ends_with_an_error_at_a_broken_one(offered, restored, project, monkeypatch):
     monkeypatch.setattr(verify, "project_root", lambda: project)
     told = CliRunner().invoke(cli.app, ["verify", f"models:/{MODEL}/1", "--json"], catch_exceptions=False)

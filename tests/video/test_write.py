@@ -1,5 +1,7 @@
 """What is written plays: every frame, at its rate, in its colours; and a name that cannot be written costs nothing."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -66,9 +68,19 @@ def test_file_appears_whole_or_not_at_all(video, tmp_path):
     path = tmp_path / "out.mp4"
     path.write_bytes(b"older")
     broken = np.ascontiguousarray(video[:, :63, :127])
-    with pytest.raises(av.FFmpegError):
+    with pytest.raises(MobileVDError, match=r"The film cannot be written(.|\n)*out.mp4"):
         write.save(broken, path, 7.0)  # H.264 in 4:2:0 has no odd sizes
     assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", write.SUFFIXES)
+def test_name_that_a_folder_has_or_that_is_too_long_is_an_error_of_ours_and_nothing_is_left(video, tmp_path, ending):
+    (tmp_path / f"out{ending}").mkdir()
+    for name in (f"out{ending}", f"{'x' * 300}{ending}"):
+        with pytest.raises(MobileVDError, match="The film cannot be written"):
+            write.save(video, tmp_path / name, 7.0)
+    assert [p.name for p in tmp_path.iterdir()] == [f"out{ending}"]
 
 
 def test_nothing_is_left_beside_the_file(video, tmp_path):
@@ -79,5 +91,8 @@ def test_nothing_is_left_beside_the_file(video, tmp_path):
 
 def test_place_where_nothing_can_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(MobileVDError, match="Nothing can be written there"):
-        write.check_place(tmp_path / "file" / "folder")
+    for folder in (tmp_path / "file" / "folder", Path("/proc")):  # root may write to /proc, but it has no files
+        with pytest.raises(MobileVDError, match=r"Nothing can be written there(.|\n)*the output path"):
+            write.check_place(folder)
+    write.check_place(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
