@@ -42,6 +42,7 @@ def _remembered(network: nn.Module) -> Callable[[], None]:
     ]
 
     def undo() -> None:
+        """All processes at once, for weights are gathered."""
         for module, kind, names, hooks in now:
             module.__class__ = kind
             for name in vars(module).keys() - names:
