@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import av
+import command_line
 import numpy as np
 import pytest
 import tiny_svd
+from command_line import run
 from movies import moving, texture
 from PIL import Image
 from typer.testing import CliRunner
@@ -35,27 +38,10 @@ def photo(tmp_path_factory) -> Path:
     return path
 
 
-def run(*words) -> str:
-    """What a command that succeeds prints."""
-    done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
 @pytest.fixture
 def refused(monkeypatch, capsys):
-    """``refused(*words)``: what a failing command says on stderr, and its exit code; as the installed script runs."""
-
-    def call(*words) -> tuple[str, int]:
-        monkeypatch.setattr(sys, "argv", ["mobilevd", *(str(word) for word in words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert "Traceback" not in said.err
-        return said.err, ended.value.code
-
-    return call
+    """``refused(*words)``: what a failing command says, and its exit code."""
+    return partial(command_line.refused, monkeypatch, capsys)
 
 
 def test_every_command_is_listed_with_what_it_does():

@@ -1,11 +1,13 @@
 """``mobilevd cost`` and ``mobilevd plan``: the same figures as a table and as data; what has no effect is refused."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
+import command_line
 import pytest
 import tiny_svd
+from command_line import run
 from typer.testing import CliRunner
 
 from mobilevd import cli, places
@@ -20,24 +22,10 @@ def bundle(tmp_path_factory) -> Path:
     return tiny_svd.write_bundle(tmp_path_factory.mktemp("bundles") / "bundle").path
 
 
-def run(*words) -> str:
-    """What a command that succeeds prints."""
-    done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
 @pytest.fixture
 def refused(monkeypatch, capsys):
-    """``refused(*words)``: what a failing command says on stderr, and its exit code; as the installed script runs."""
-
-    def call(*words) -> tuple[str, int]:
-        monkeypatch.setattr(sys, "argv", ["mobilevd", *(str(word) for word in words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return capsys.readouterr().err, ended.value.code
-
-    return call
+    """``refused(*words)``: what a failing command says, and its exit code."""
+    return partial(command_line.refused, monkeypatch, capsys)
 
 
 def test_cost_of_a_bundle_is_a_row_of_json(bundle):

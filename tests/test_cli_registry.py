@@ -1,15 +1,13 @@
 """``mobilevd registry``: history as a table, as data and at a time; refusals end with code 1, without a traceback."""
 
 import json
-import sys
 from pathlib import Path
 
 import candidates
+import command_line
 import mlflow_store
 import pytest
-from typer.testing import CliRunner
 
-from mobilevd import cli
 from mobilevd.registry import versions
 from mobilevd.stages import promote
 
@@ -32,19 +30,13 @@ def switched(tmp_path_factory):
 
 
 def run(*words: str) -> str:
-    done = CliRunner().invoke(cli.app, ["registry", *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    return command_line.run("registry", *words)
 
 
 def refused(monkeypatch, capsys, *words: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["mobilevd", "registry", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out) == (1, "")
-    assert "Traceback" not in said.err
-    return said.err
+    said, code = command_line.refused(monkeypatch, capsys, "registry", *words)
+    assert code == 1
+    return said
 
 
 def test_history_is_a_table_that_ends_with_the_champion():
