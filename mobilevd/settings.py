@@ -6,13 +6,24 @@ Keeps: a value that cannot work, or two that contradict each other, are refused 
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mobilevd.device_settings import Phone, Profile, Quantize  # noqa: F401
 from mobilevd.section import Below1, Count, NotNegative, Once, Positive, Section, Several, Share
 
 THRESHOLDS = ("max", "min")
 COMPARISONS = ("max_ratio", "max_worse", "max_worse_percent", "min_better", "min_better_percent")
+
+
+def _compiles(told: str) -> str:
+    try:
+        re.compile(told)
+    except re.error as error:
+        raise ValueError(f"a regular expression, which this is not: {error}") from None
+    return told
+
+
+Expression = Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
 
 
 class Clip(Section):
@@ -33,7 +44,8 @@ class Rendered(Section):
 
 class Prepare(Section):
     """From video files to validated, encoded clips; ``data``: a folder, or a DVC remote on S3, of which ``pin`` (a DVC
-    file, on S3 too if you like) names the folder. ``files_per_shard``: so many are one task's, and in its memory."""
+    file, on S3 too if you like) names the folder. ``files_per_shard``: so many are one task's, and in its memory.
+    ``scene``: what of a file's path names its scene, see ``video.split.scenes``; unset it is no part of a digest."""
 
     data: str = "data"
     pin: str | None = "data.dvc"
@@ -45,6 +57,7 @@ class Prepare(Section):
     min_motion: NotNegative = 1.0e-4
     rendered: Rendered = Rendered()
     files_per_shard: Count = 500
+    scene: Expression | None = Field(default=None, exclude_if=lambda told: told is None)
 
     @model_validator(mode="after")
     def _remote_data_is_pinned(self) -> "Prepare":

@@ -184,3 +184,20 @@ def test_a_service_that_quantizes_knows_one_width(values):
 def test_funnels_that_contradict_themselves_are_refused(values, changes):
     values["funnel"] |= changes
     assert "attention" in refusal(values)
+
+
+@pytest.mark.parametrize("scene", ["v_(", "", 7])
+def test_scene_that_is_no_regular_expression_is_refused(values, scene):
+    put(values, "prepare.scene", scene)
+    assert refusal(values).startswith("The recipe cannot be run\n  prepare.scene: got ")
+
+
+def test_scene_is_part_of_the_digest_where_it_is_given_and_nowhere_else(values):
+    plain = params.check(values)
+    put(values, "prepare.scene", None)
+    unset = params.check(values)
+    assert (unset.digest, "scene" in unset.model_dump()["prepare"]) == (plain.digest, False)
+    put(values, "prepare.scene", r"v_\w+_g\d+")
+    named = params.check(values)
+    assert named.digest != plain.digest
+    assert params.check(named.model_dump(mode="json")).prepare.scene == r"v_\w+_g\d+"

@@ -20,7 +20,7 @@ from mobilevd.video import decode
 from mobilevd.video.decode import Reason, Timing, UnusableError
 from mobilevd.video.photo import SUFFIXES, fit, upright
 from mobilevd.video.render import render
-from mobilevd.video.split import split
+from mobilevd.video.split import by_scene, scenes
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,24 @@ class Source:
 
 
 def sources(data: Path) -> list[Source]:
-    """Every file under ``data`` in the order of its name; names that begin with a dot are none of ours."""
-    paths = [path for path in sorted(Path(data).rglob("*")) if path.is_file()]
+    """Every file under ``data`` in the order of its name; names that begin with a dot are none of ours.
+
+    Links to folders, which nobody follows, and links to nothing are among them, so that who reads them says so.
+    """
+    paths = [path for path in sorted(Path(data).rglob("*")) if path.is_file() or path.is_symlink()]
     found = [Source(path.relative_to(data).as_posix(), path) for path in paths]
     return [source for source in found if not source.is_hidden]
 
 
-def sides(found: list[Source], validation_share: float) -> dict[str, str]:
+def sides(found: list[Source], validation_share: float, scene: str | None = None) -> dict[str, str]:
     """Map each source's name to "train" or "validation": videos and photographs each on both sides.
 
-    A kind with a single scene trains only; see split() for what decides, and what stays together.
+    A kind with a single scene trains only; see scenes() for what stays together, by ``scene`` of the recipe.
     """
     chosen: dict[str, str] = {}
     for photos in (False, True):
         kind = [source for source in found if source.is_photo == photos]
-        by_stem = split([source.path.stem for source in kind], validation_share)
-        chosen |= {source.name: by_stem[source.path.stem] for source in kind}
+        chosen |= by_scene(scenes([source.name for source in kind], scene), validation_share)
     return chosen
 
 

@@ -1,7 +1,7 @@
 """Frames of a video at a steady rate, taken by timestamp, and a reason for every file that cannot give them.
 
-**Keeps** the frame at tick k is the last one at or before k / fps (``test_decode.py``); one frame in memory.
-**Axes** H W 3 uint8 per frame, rotated as the file's display matrix asks.
+**Keeps** the frame at tick k is the last one at or before k / fps (``test_decode.py``); three frames in memory.
+**Axes** H W 3 uint8 per frame, as people see it: see ``shown.py``.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,13 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mobilevd.video import shown
+
 SEEK_BEYOND_S = 5.0
 ROUNDING_S = 1e-3  # timestamps in milliseconds lie up to half a millisecond beside the true time
+HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
+TO_SDR = "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,zscale=t=bt709:m=bt709,format=yuv420p"
+WIDEST = 4.0  # pixels wider or narrower than by this are a mistake of the file
 STILLS = ("image2", "tty")  # single pictures, and text that ffmpeg would draw as a video
 MAGIC = (
     (4, b"ftyp"),
@@ -38,6 +43,8 @@ class Reason(StrEnum):
     TOO_SHORT = "too short"
     UNREADABLE = "cannot be read"
     STILL = "no motion"
+    HDR = "high dynamic range"
+    LINK = "a link without a file"
     CRASHED = "crashed or hung the decoder"
 
 
@@ -51,10 +58,11 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """When a video's pictures begin and end, in seconds of its own clock."""
+    """When a video's pictures begin and end, in seconds of its own clock, and how wide a pixel of height 1 is."""
 
     first_s: float
     last_s: float
+    pixel_width: float = 1.0
 
     @property
     def length_s(self) -> float:
@@ -63,21 +71,22 @@ class Timing:
 
 
 def timing(path: Path) -> Timing:
-    """Read the timestamps of every packet and decode the first picture. Errors: UnusableError."""
+    """Read the timestamps of every packet and look at the first picture. Errors: UnusableError."""
     with _opened(path) as container:
         stream = container.streams.video[0]
         base = stream.time_base
         times = [p.dts if p.pts is None else p.pts for p in _packets(container, stream)]
         known = [t for t in times if t is not None]
-        declared_s = _declared(container, stream)
+        declared_s, pixel_width = _declared(container, stream), float(stream.sample_aspect_ratio or 1)
     if not times:
         raise UnusableError(Reason.DAMAGED, "no pictures in it")
     if not known or base is None:
         raise UnusableError(Reason.NO_TIME)
-    first_s, _ = next(pictures(path), (None, None))
+    first_s, picture = next(pictures(path), (None, None))
     if first_s is None:
         raise UnusableError(Reason.DAMAGED, "no picture can be decoded")
-    found = Timing(first_s, float(max(known) * base))
+    _check_look(picture, pixel_width)
+    found = Timing(first_s, float(max(known) * base), pixel_width)
     there_s = max(found.last_s, found.length_s)  # some containers count from zero, some from the first picture
     if declared_s is not None and declared_s - there_s > max(1.0, 0.05 * declared_s):
         raise UnusableError(Reason.DAMAGED, f"ends after {there_s:.1f} s of {declared_s:.1f} s")
@@ -90,16 +99,16 @@ def frames(path: Path, fps: float, timing: Timing, start_s: float, count: int) -
     Errors: UnusableError when the file ends, by its own ``timing``, or breaks before the last of them.
     """
     ticks = iter([timing.first_s + start_s + k / fps for k in range(count)])
-    tick, held, held_s = next(ticks), None, 0.0
+    tick, before, held, held_s = next(ticks), None, None, 0.0
     for at_s, frame in pictures(path, from_s=tick):
         while held is not None and tick is not None and at_s > tick + ROUNDING_S:
-            yield _pixels(held)
+            yield shown.pixels(held, timing.pixel_width, before, frame)
             tick = next(ticks, None)
         if tick is None:
             return
-        held, held_s = frame, at_s
+        before, held, held_s = held, frame, at_s
     while held is not None and tick is not None and tick <= held_s + 1 / fps:
-        yield _pixels(held)
+        yield shown.pixels(held, timing.pixel_width, before, None)
         tick = next(ticks, None)
     if tick is not None:
         reason = Reason.TOO_SHORT if tick > timing.last_s + ROUNDING_S else Reason.DAMAGED
@@ -168,6 +177,13 @@ def _seek(container, stream, seek_s: float) -> None:
         container.seek(0)  # a container without an index is read from its beginning
 
 
+def _check_look(picture: av.VideoFrame, pixel_width: float) -> None:
+    if kind := HDR.get(int(picture.color_trc)):
+        raise UnusableError(Reason.HDR, f"{kind}; make it SDR first: ffmpeg -i IN -vf {TO_SDR} OUT")
+    if not 1 / WIDEST <= pixel_width <= WIDEST:
+        raise UnusableError(Reason.UNREADABLE, f"its pixels are said to be {pixel_width:.3g} times as wide as high")
+
+
 def _declared(container, stream) -> float | None:
     """How long the file says its pictures last; nothing when it says so of picture and sound together only."""
     if stream.duration and stream.time_base:
@@ -185,8 +201,16 @@ def _packets(container, stream) -> Iterator[av.Packet]:
         raise UnusableError(Reason.DAMAGED, _said(error)) from error
 
 
+def check_link(path: Path) -> None:
+    """Errors: UnusableError when ``path`` is a link to a folder, or to nothing."""
+    if path.is_symlink() and not path.is_file():
+        what = "a folder, of which the files can be linked" if path.is_dir() else "nothing"
+        raise UnusableError(Reason.LINK, f"to {what}: {path.readlink()}")
+
+
 def _opened(path: Path):
     """An open container that holds at least one real video stream."""
+    check_link(path)
     if path.stat().st_size == 0:
         raise UnusableError(Reason.EMPTY)
     try:
@@ -218,11 +242,6 @@ def _unopened(path: Path, error: av.FFmpegError) -> UnusableError:
         head = stream.read(16)
     is_container = any(head[at : at + len(magic)] == magic for at, magic in MAGIC)
     return UnusableError(Reason.DAMAGED if is_container else Reason.NOT_VIDEO, _said(error))
-
-
-def _pixels(frame: av.VideoFrame) -> np.ndarray:
-    quarters = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
 
 
 def _said(error: av.FFmpegError) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mobilevd.errors import DataError
 from mobilevd.settings import Clip, Prepare
-from mobilevd.video.split import scene
+from mobilevd.video.split import scenes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -74,14 +74,19 @@ def _frame(clips: "pyarrow.Table", prepare: Prepare):
     """The manifest with what a single row cannot know: the size of its side, and the sides its source is on."""
     frame = clips.to_pandas()
     needed = {"train": prepare.min_train_clips, "validation": prepare.min_validation_clips}
-    scenes = frame["source"].map({source: scene(Path(source).stem) for source in frame["source"].unique()})
     split = frame["split"]
     frame["duration_s"] = frame["frames"] / frame["fps"]
     frame["clips_in_split"] = split.groupby(split).transform("size")
     frame["needed"] = split.map(needed).fillna(0).astype(int)
-    frame["sides_of_scene"] = split.groupby([frame["rendered"], scenes]).transform("nunique")
+    frame["sides_of_scene"] = split.groupby([frame["rendered"], _scenes(frame, prepare)]).transform("nunique")
     frame["sides_of_bytes"] = split.groupby(frame["source_sha256"]).transform("nunique")
     return frame
+
+
+def _scenes(frame, prepare: Prepare):
+    """The scene of every row: videos and photographs each by themselves, as they were split."""
+    of_kind = frame.groupby("rendered")["source"]
+    return of_kind.transform(lambda sources: sources.map(scenes(sources.unique(), prepare.scene)))
 
 
 def _site(context, folder: Path) -> None:

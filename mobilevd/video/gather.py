@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mobilevd.artifacts import file_sha256
+from mobilevd.errors import MobileVDError
 from mobilevd.progress import track
 from mobilevd.settings import Clip, Prepare
 from mobilevd.video import clips, decode, pictures, quarantine, store
@@ -70,7 +71,7 @@ def gather(data: Path, clip: Clip, prepare: Prepare, folder: Path, shard: Shard 
     for index, source in enumerate(track(candidates, len(candidates), "cutting clips")):
         with _rejections(source, found):
             parts[source] = _cut(source, clip, prepare, folder / "parts" / f"{index}.safetensors", found)
-    sides = clips.sides(list(parts), prepare.validation_share) if alone else shard.sides
+    sides = clips.sides(list(parts), prepare.validation_share, prepare.scene) if alone else shard.sides
     with contextlib.ExitStack() as stack:
         files = {side: stack.enter_context(store.ClipFile(folder / f"{side}.safetensors", clip)) for side in SIDES}
         for source, part in track(parts.items(), len(parts), "rendering and sorting clips"):
@@ -103,7 +104,10 @@ def _cut(source: Source, clip: Clip, prepare: Prepare, path: Path, found: Found)
     Both in a process of their own: some files kill the one that decodes them.
     """
     words = (source.name, str(source.path), clip.model_dump(mode="json"), prepare.model_dump(mode="json"), str(path))
-    told = quarantine.shared().call(__name__, "cut", *words)
+    try:
+        told = quarantine.shared().call(__name__, "cut", *words)
+    except MobileVDError as error:  # a mistake of ours that this file brings about
+        raise MobileVDError(error.what, got=f"{error.got} on {source.path}", where=error.where) from error
     found.rejected += [Rejected(**window) for window in told["rejected"]]
     if not told["starts_s"] and not source.is_photo:
         raise UnusableError(Reason.STILL, "in every window")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mobilevd.settings import Clip
 
+FINE = 2.5  # so many pixels of a photograph per pixel of the clip are sampled as they are, more would flicker
 MOTIONS = ("pan", "zoom", "pan-zoom", "roll", "parallax")
 
 
@@ -67,7 +68,9 @@ def _path(motion: str, photo_width: int, photo_height: int, clip: Clip, generato
 
 def _shoot(pixels: Tensor, camera: Camera, clip: Clip) -> Tensor:
     """Sample the photograph along the camera's path: 3 Hp Wp → F 3 H W, values in [0, 1]."""
-    _, photo_height, photo_width = pixels.shape
+    times = _times(camera, clip)
+    pixels = F.avg_pool2d(pixels, times) if times > 1 else pixels
+    photo_height, photo_width = (times * length for length in pixels.shape[-2:])
     v = (torch.arange(clip.height) + 0.5) / clip.height - 0.5
     u = (torch.arange(clip.width) + 0.5) / clip.width - 0.5
     v, u = torch.meshgrid(v * clip.height / clip.width, u, indexing="ij")
@@ -77,6 +80,12 @@ def _shoot(pixels: Tensor, camera: Camera, clip: Clip) -> Tensor:
     grid = torch.stack([2 * px / photo_width - 1, 2 * py / photo_height - 1], dim=-1)
     photos = pixels.expand(clip.frames, -1, -1, -1)
     return F.grid_sample(photos, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(0, 1)
+
+
+def _times(camera: Camera, clip: Clip) -> int:
+    """So many pixels of the photograph, along each side, are averaged to one before the camera looks."""
+    density = float(camera.width.max()) / clip.width
+    return int(density) if density > FINE else 1
 
 
 def _parallax(pixels: Tensor, behind: Tensor, camera: Camera, clip: Clip, generator: torch.Generator) -> Tensor:

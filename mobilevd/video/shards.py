@@ -42,7 +42,7 @@ def plan(files: Mapping[str, str], prepare: Prepare) -> "pyarrow.Table":
     sources = usable([Source(name, Path(name)) for name in sorted(files)], prepare)
     names = [source.name for source in sources]
     several = len(names) > prepare.files_per_shard
-    sides = clips.sides(sources, prepare.validation_share) if several else dict.fromkeys(names, "")
+    sides = clips.sides(sources, prepare.validation_share, prepare.scene) if several else dict.fromkeys(names, "")
     columns = {"source": names, "md5": [files[name] for name in names], "side": [sides[name] for name in names]}
     return pyarrow.table(columns, schema=pyarrow.schema([(name, pyarrow.string()) for name in columns]))
 

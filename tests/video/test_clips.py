@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from movies import greys, moving, texture, write_video
 from PIL import Image
 
 from mobilevd.settings import Clip
-from mobilevd.video import clips
+from mobilevd.video import clips, decode
 from mobilevd.video.clips import Source
 from mobilevd.video.decode import Reason, Timing, UnusableError
 
@@ -136,3 +138,39 @@ def test_files_that_begin_with_a_dot_are_no_sources(tmp_path):
     for name in (".DS_Store", ".hidden/a.mp4", "a.png"):
         (tmp_path / name).write_bytes(b"x")
     assert [(s.name, s.is_photo) for s in clips.sources(tmp_path)] == [("a.png", True), ("b.mkv", False)]
+
+
+def test_pieces_of_a_video_are_on_one_side_when_the_recipe_names_their_scene(tmp_path):
+    pieces = [f"v_{what}_g{k:02d}_c{c:02d}.avi" for what in ("Archery", "Biking") for k in range(4) for c in range(6)]
+    sides = clips.sides(named(tmp_path, *pieces, *(f"p{k}.png" for k in range(4))), 0.3, r"v_\w+_g\d+")
+    assert len(sides) == 52
+    for scene in {name.rsplit("_", 1)[0] for name in pieces}:
+        assert len({sides[name] for name in pieces if name.startswith(scene)}) == 1, scene
+    assert {sides[name] for name in pieces} == {sides[f"p{k}.png"] for k in range(4)} == {"train", "validation"}
+
+
+def test_photographs_and_videos_of_one_name_do_not_make_folders_count(tmp_path):
+    names = [f"{letter}{ending}" for letter in "abcdefgh" for ending in (".png", ".mp4")]
+    flat = clips.sides(named(tmp_path, *names), 0.5)
+    deep = clips.sides(named(tmp_path, *(f"{name[::-1]}/{name}" for name in names)), 0.5)
+    assert {Path(name).name: side for name, side in deep.items()} == flat
+
+
+def test_links_that_lead_to_no_file_are_sources_with_a_reason(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    moving(outside / "film.mkv", 1)
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, target in (("film.mkv", outside / "film.mkv"), ("more", outside), ("gone.mp4", tmp_path / "gone")):
+        (data / name).symlink_to(target)
+    (data / "circle.mp4").symlink_to(data / "circle.mp4")
+    (data / ".hidden").symlink_to(outside)
+    film, gone, more, circle = (Source(name, data / name) for name in ("film.mkv", "gone.mp4", "more", "circle.mp4"))
+    assert clips.sources(data) == [circle, film, gone, more]
+    assert len(list(clips.windows(film.path, CLIP))) == 5
+    for source, told in ((gone, "to nothing"), (circle, "to nothing"), (more, f"to a folder.*{outside}")):
+        for read in (clips.photograph, decode.timing):
+            with pytest.raises(UnusableError, match=told) as caught:
+                read(source.path)
+            assert caught.value.reason == Reason.LINK

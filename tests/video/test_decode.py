@@ -1,6 +1,8 @@
 import random
 import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from movies import greys, moving, sound, texture, write_video
@@ -163,3 +165,51 @@ def test_clock_prefers_the_steadier_of_the_two():
     swapped = [(1, 2), (4, 3), (3, 4), (6, 5), (5, 6), (8, 7)]
     assert [clock.read(pts, dts) for pts, dts in swapped] == [1, 4, 4, 5, 6, 7]
     assert decode._Clock().read(None, 9) == 9
+
+
+def with_pixels(path, aspect):
+    """A video whose file says that its pixels are so wide."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for k in range(20):
+            picture = np.full((64, 96, 3), 40, np.uint8)
+            picture[16:48, 32 + k : 64 + k] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_square_of_a_video_with_wide_pixels_is_wide(tmp_path):
+    path = with_pixels(tmp_path / "anamorphic.mp4", Fraction(2))
+    timing = decode.timing(path)
+    [seen] = decode.frames(path, 7.0, timing, 0.0, 1)
+    assert (timing.pixel_width, seen.shape) == (2.0, (64, 192, 3))
+    assert (seen[32, :, 0] > 130).sum() == pytest.approx(64, abs=2), "32 pixels, twice as wide"
+    assert (seen[:, 96, 0] > 130).sum() == pytest.approx(32, abs=2)
+
+
+def test_pixels_that_no_camera_has_are_a_mistake_of_the_file(tmp_path):
+    with pytest.raises(UnusableError, match="9 times as wide as high") as error:
+        decode.timing(with_pixels(tmp_path / "wild.mp4", Fraction(9)))
+    assert error.value.reason == Reason.UNREADABLE
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_high_dynamic_range_is_named_with_the_way_out(tmp_path, transfer, name):
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        stream.codec_context.color_trc = transfer
+        for level in range(10):
+            picture = np.full((64, 64, 3), 20 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    if name is None:
+        assert decode.timing(path).length_s == pytest.approx(0.9)
+        return
+    with pytest.raises(UnusableError, match=f"{name}; make it SDR first: ffmpeg -i IN -vf zscale") as error:
+        decode.timing(path)
+    assert error.value.reason == Reason.HDR

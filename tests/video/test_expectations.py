@@ -76,3 +76,25 @@ def test_too_few_clips_on_a_side_stop_the_run(tmp_path):
 def test_missing_side_stops_the_run(tmp_path):
     with pytest.raises(DataError, match="split"):
         expectations.validate(manifest.table(ROWS[:20]), CLIP, PREPARE, tmp_path / "docs")
+
+
+def told_of(rows, prepare, folder) -> str:
+    with pytest.raises(DataError) as error:
+        expectations.validate(manifest.table(rows), CLIP, prepare, folder)
+    return str(error.value)
+
+
+def test_leak_check_knows_scenes_as_the_recipe_names_them(tmp_path):
+    pieces = [replace(r, source=f"v_{k}_g01_c{r.split}.avi") for k, r in enumerate(ROWS)]
+    expectations.validate(manifest.table(pieces), CLIP, PREPARE, tmp_path / "by_name")
+    apart = PREPARE.model_copy(update={"scene": r"v_\d+_g\d+"})
+    expectations.validate(manifest.table(pieces), CLIP, apart, tmp_path / "apart")
+    leaking = PREPARE.model_copy(update={"scene": r"_(g\d+)_"})
+    assert "sides_of_scene" in told_of(pieces, leaking, tmp_path / "leaking")
+
+
+def test_leak_check_tells_folders_apart_as_the_split_does(tmp_path):
+    rows = [replace(r, source=f"{r.clip_id}/video.mp4") for r in ROWS]
+    expectations.validate(manifest.table(rows), CLIP, PREPARE, tmp_path / "docs")
+    rows[-1] = replace(rows[-1], source="train-3/video_left.mp4")
+    assert "sides_of_scene" in told_of(rows, PREPARE, tmp_path / "leaking")

@@ -5,7 +5,7 @@ from movies import moving, sound, texture, write_video
 from PIL import Image
 
 from mobilevd.artifacts import file_sha256
-from mobilevd.errors import DataError
+from mobilevd.errors import DataError, MobileVDError
 from mobilevd.settings import Clip, Prepare, Rendered
 from mobilevd.video import clips, store
 from mobilevd.video.gather import gather
@@ -18,6 +18,8 @@ PREPARE = Prepare(
     min_validation_clips=1,
     rendered=Rendered(train_per_photo=2, validation_per_photo=1),
 )
+# a quarter turn (0x0112), and a width (0x0100) that is text
+ODD_EXIF = b"Exif\0\0II*\0\x08\0\0\0\2\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\1\2\0\4\0\0\0abc\0\0\0\0\0"
 
 
 @pytest.fixture
@@ -171,3 +173,34 @@ def test_real_awkward_files_are_rejected_and_real_clips_are_not(assets, tmp_path
     short = ["decord_unordered.mov", "too_short_48frames.avi", *(f"decord_video_{k}.mov" for k in (0, 90, 180, 270))]
     assert reasons == dict.fromkeys(short, "too short") | {"decord_corrupted.mp4": "truncated or corrupt"}
     assert {row.source for row in found.rows} >= {"hmdb51_non_utf8_metadata.avi", "nbsphinx_calais1906.ogv"}
+
+
+def test_pieces_of_a_video_are_gathered_on_one_side_when_the_recipe_names_their_scene(tmp_path):
+    (tmp_path / "data").mkdir()
+    for k in range(6):
+        moving(tmp_path / "data" / f"film{k // 3}-Scene-00{k % 3}.mkv", seed=k)
+    found = gather(tmp_path / "data", CLIP, PREPARE.model_copy(update={"scene": r"(.*)-Scene"}), tmp_path / "clips")
+    sides = {(row.source[:5], row.split) for row in found.rows}
+    assert len(sides) == 2
+    assert {side for _, side in sides} == {"train", "validation"}
+
+
+def test_links_without_a_file_and_odd_photographs_are_named_and_the_rest_is_used(data, tmp_path):
+    whole = gather(data, CLIP, PREPARE, tmp_path / "whole")
+    (data / "more").symlink_to(tmp_path)
+    (data / "gone.mp4").symlink_to(tmp_path / "gone.mp4")
+    Image.fromarray(texture(30)).save(data / "photos" / "odd.jpg", exif=ODD_EXIF)
+    found = gather(data, CLIP, PREPARE, tmp_path / "clips")
+    assert {(item.source, item.reason) for item in found.rejected} == {
+        ("more", "a link without a file"),
+        ("gone.mp4", "a link without a file"),
+        ("photos/odd.jpg", "truncated or corrupt"),
+    }
+    assert {row.pixels_sha256 for row in found.rows} == {row.pixels_sha256 for row in whole.rows}
+
+
+def test_mistake_of_the_code_names_the_file_that_brings_it_about(data, tmp_path):
+    """A recipe that no reader would let pass makes the decoding process fail, on the first file."""
+    unreadable = PREPARE.model_copy(update={"windows_per_source": 0})
+    with pytest.raises(MobileVDError, match=rf"failed\n  got:     code 1 on .*{clips.sources(data)[0].name}"):
+        gather(data, CLIP, unreadable, tmp_path / "clips")

@@ -6,6 +6,7 @@ from movies import texture
 
 from mobilevd.settings import Clip
 from mobilevd.video import render as rendering
+from mobilevd.video.clips import digest
 from mobilevd.video.render import MOTIONS, render
 
 CLIP = Clip(frames=6, fps=7.0, width=128, height=64)
@@ -103,3 +104,33 @@ def test_quarter_turn_shows_the_photograph_on_its_side():
     shot = rendering._shoot(ramp, turned, CLIP)
     expected = (80 + 100 * ((torch.arange(128) + 0.5) / 128 - 0.5)) / 160
     torch.testing.assert_close(shot[0, 0, 30], expected, atol=5e-4, rtol=0)
+
+
+def density(frames: torch.Tensor, pixels_per_pixel: float) -> rendering.Camera:
+    return rendering.Camera(x=320 * frames, y=160 * frames, width=pixels_per_pixel * 128 * frames, angle=0 * frames)
+
+
+def test_camera_sized_photograph_is_averaged_before_it_is_sampled():
+    """A board of single pixels is grey from far away: sampled at points it would be black and white, and flicker."""
+    board = (torch.arange(640)[None, :] + torch.arange(320)[:, None]).remainder(2).float().expand(3, 320, 640)
+    frames = torch.ones(6)
+    shot = rendering._shoot(board, density(frames, 4.3), CLIP)
+    assert (shot - 0.5).abs().max() < 0.05
+    assert (rendering._shoot(board, density(frames, 2.2), CLIP) - 0.5).abs().max() > 0.3, "which is left as it was"
+
+
+def test_averaging_moves_nothing():
+    """The ramp again, from farther away, over a photograph whose sides are no multiples of what is averaged."""
+    ramp = (torch.arange(641) + 0.5).div(640).expand(3, 322, 641)
+    shot = rendering._shoot(ramp, density(torch.ones(6), 4.3), CLIP)
+    expected = (320 + 4.3 * 128 * ((torch.arange(128) + 0.5) / 128 - 0.5)) / 640
+    torch.testing.assert_close(shot[2, 0, 30], expected, atol=1e-3, rtol=0)
+
+
+def test_photograph_of_the_sample_sets_size_is_rendered_to_the_bits_it_had(monkeypatch):
+    """Its largest has 2.1 pixels per pixel of the clip; here nearly 2.5."""
+    clips = [digest(render(photo(320, 400), CLIP, seed)[0]) for seed in range(12)]
+    larger = digest(render(photo(640, 800), CLIP, 0)[0])
+    monkeypatch.setattr(rendering, "FINE", float("inf"))
+    assert [digest(render(photo(320, 400), CLIP, seed)[0]) for seed in range(12)] == clips
+    assert digest(render(photo(640, 800), CLIP, 0)[0]) != larger

@@ -67,3 +67,11 @@ def test_hidden_files_and_unwanted_photographs_are_in_no_shard(tmp_path):
 def test_no_shard_has_more_files_than_asked(tmp_path, count, shares):
     found = planned(tmp_path, {f"{k}.mp4": "" for k in range(count)}, PREPARE)
     assert [len(shard.files) for shard in found] == shares
+
+
+def test_sides_go_by_the_scene_that_the_recipe_names(tmp_path):
+    prepare = PREPARE.model_copy(update={"scene": r"(g\d)_"})
+    files = {f"v_g{group}_c{piece}.avi": "" for group in range(4) for piece in range(4)}
+    sides = {name: side for shard in planned(tmp_path, files, prepare) for name, side in shard.sides.items()}
+    assert all(len({sides[f"v_g{group}_c{piece}.avi"] for piece in range(4)}) == 1 for group in range(4))
+    assert set(sides.values()) == {"train", "validation"}
