@@ -48,6 +48,22 @@ class Artifact(BaseModel):
             raise IntegrityError("A file changed since it was sealed", got=f"{name} {got}", allowed=str(wanted))
         return data
 
+    def part(self, name: str, first: bool = False) -> Path:
+        """The file ``name``, or its shards, on this disk, as ``shards`` takes it; the others are not brought or checked.
+
+        ``first``: of shards only the first. Errors: IntegrityError when one is missing or not the sealed one.
+        """
+        files = json.loads(self.read(MANIFEST))["files"]
+        found = sorted(file for file in files if file == name or file.endswith(f"/{name}"))[: 1 if first else None]
+        if not found:
+            raise IntegrityError("A file is missing", got=name, where=self.uri)
+        wanted = {file: files[file] for file in found}
+        if remote.is_remote(self.uri):
+            return remote.fetch_part(self.uri, self.sha256, wanted) / name
+        for file, digest in wanted.items():
+            _verify_file(self.path, file, digest)
+        return self.path / name
+
     def _raw(self, name: str) -> bytes:
         if remote.is_remote(self.uri):
             return remote.read(f"{self.uri}/{name}")

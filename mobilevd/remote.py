@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mobilevd.places import cache_dir
 
 MANIFEST = "manifest.json"
 TRIES, CONNECT_S, READ_S = 8, 10, 60
+AT_ONCE = 8  # files; a client of boto3 holds ten connections
 
 
 def is_remote(address: str) -> bool:
@@ -74,11 +76,30 @@ def fetch(address: str, sha256: str) -> Path:
     return final if final.is_dir() else pull(address, final, sha256)
 
 
-def fetch_file(address: str, path: Path, digest: str, kind: str = "md5") -> Path:
-    """One file to ``path``, unless it is there already with this digest. Errors: as ``pull``."""
+def fetch_part(address: str, sha256: str, files: dict[str, str]) -> Path:
+    """Of a sealed folder these files (name → digest) alone, in the cache; where they lie. Errors: as ``pull``."""
+    home = cache_dir() / "parts" / sha256[:2] / sha256
     with _store(address) as s3:
-        _bring(s3, address, path, digest, kind)
-    return path
+        for name, digest in files.items():
+            _bring(s3, f"{address}/{name}", _inside(home, name, address), digest)
+    return home
+
+
+def fetch_files(wanted: Sequence[tuple[str, Path, str]], kind: str = "md5") -> None:
+    """Files (address, path, digest), ``AT_ONCE`` at a time and by one client; one that is there already is not brought.
+
+    Errors: as ``pull``, of the first file in this order that cannot be brought; those after it are not begun.
+    """
+
+    def bring(address: str, path: Path, digest: str) -> None:
+        with _told(address):
+            _bring(s3, address, path, digest, kind)
+
+    if not wanted:
+        return
+    with _store(wanted[0][0]) as s3, ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(bring, *zip(*wanted, strict=True)):
+            pass
 
 
 def bring_beside(address: str, relative: str) -> Path | None:
@@ -193,8 +214,15 @@ def _refused(error: Exception, address: str) -> MobileVDError:
 
 @contextmanager
 def _store(address: str) -> Iterator[Any]:
-    try:
+    with _told(address):
         yield objects.client(TRIES, CONNECT_S, READ_S)
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Errors of S3 and its client inside become MobileVDError, naming ``address``."""
+    try:
+        yield
     except objects.failures() as error:
         raise _refused(error, address) from None
 

@@ -115,6 +115,37 @@ def test_manifest_entry_outside_of_the_folder_is_refused(folder, tmp_path):
         artifacts.verify(folder)
 
 
+@pytest.fixture
+def sharded(tmp_path):
+    """Two shards of one name sealed together, beside another file in each."""
+    parts = {}
+    for name in ("00000", "00001"):
+        for file in ("train", "validation"):
+            (tmp_path / "made" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "made" / name / f"{file}.bin").write_text(f"{file} {name}")
+        parts[name] = artifacts.seal(tmp_path / "made" / name)
+    return artifacts.seal_shards(tmp_path / "made", parts)
+
+
+def test_part_of_a_folder_is_read_without_the_others(folder):
+    sealed = artifacts.seal(folder)
+    (folder / "unet" / "weights.bin").write_bytes(b"other")
+    assert sealed.part("card.md") == folder / "card.md"
+    with pytest.raises(IntegrityError, match="changed since"):
+        sealed.part("weights.bin")
+    with pytest.raises(IntegrityError, match="is missing"):
+        sealed.part("eights.bin")
+
+
+def test_shards_are_parts_by_their_common_name_and_may_be_asked_for_the_first_alone(sharded):
+    (sharded.path / "00001" / "train.bin").write_text("other")
+    found = artifacts.shards(sharded.part("validation.bin"))
+    assert [path.read_text() for path in found] == ["validation 00000", "validation 00001"]
+    assert artifacts.shards(sharded.part("train.bin", first=True))[0].read_text() == "train 00000"
+    with pytest.raises(IntegrityError, match="00001"):
+        sharded.part("train.bin")
+
+
 def test_artifact_that_is_gone_is_named(tmp_path):
     with pytest.raises(IntegrityError, match=r"An artifact is gone\n  got:     .*nowhere"):
         _ = Artifact(uri=str(tmp_path / "nowhere"), sha256="0" * 64).path

@@ -38,6 +38,21 @@ def test_what_was_pushed_is_fetched_whole_and_only_once(place, sealed):
     assert remote.names(place) == {}
 
 
+def test_part_of_a_folder_is_fetched_without_the_others(place, sealed):
+    remote.push(sealed.path, f"{place}/made")
+    remote.remove(f"{place}/made/deep")
+    there = Artifact(uri=f"{place}/made", sha256=sealed.sha256)
+    assert there.part("note.txt").read_text() == "small"
+    assert [path.name for path in there.part("note.txt").parent.rglob("*")] == ["note.txt"]
+    with pytest.raises(IntegrityError, match="gone"):
+        there.part("weights")
+    remote.write(f"{place}/made/note.txt", b"other")
+    assert there.part("note.txt").read_text() == "small", "it is here already"
+    there.part("note.txt").unlink()
+    with pytest.raises(IntegrityError, match="changed"):
+        there.part("note.txt")
+
+
 @pytest.mark.parametrize("harm", ["changed", "missing", "manifest", "half"])
 def test_a_damaged_folder_is_refused_and_leaves_nothing(place, sealed, harm):
     remote.push(sealed.path, f"{place}/made")

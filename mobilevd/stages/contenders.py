@@ -25,6 +25,7 @@ from mobilevd.video import store
 
 ONE_STEP = {"teacher_one_step": "finetune", "distilled": "distill", "pruned": "prune", "student": "funnel"}
 CPU = torch.device("cpu")
+HELD_OUT = "validation.safetensors"
 Make = Callable[[int], Tensor]  # number of a held-out clip → its latents 1 F C H W
 
 
@@ -44,13 +45,11 @@ class Held:
 
 def held_out(recipe: Recipe, prepared: StageRecord) -> Held:
     """The clips to evaluate on, spread evenly over the validation side. Errors: IntegrityError when they changed."""
-    for name in ("clips", "latents"):
-        verify(prepared.artifacts[name].path, prepared.artifacts[name].sha256)
-    encoded = data.Clips(prepared.artifacts["latents"].path / "validation.safetensors")
+    pixels, latents = (prepared.artifacts[name].part(HELD_OUT) for name in ("clips", "latents"))
+    encoded = data.Clips(latents)
     count = len(encoded)
     picked = torch.linspace(0, count - 1, min(recipe.evaluate.clips, count)).round().long().tolist()
-    pixels = store.clips(prepared.artifacts["clips"].path / "validation.safetensors")
-    video = torch.stack([clip for index, clip in enumerate(pixels) if index in set(picked)])
+    video = torch.stack([clip for index, clip in enumerate(store.clips(pixels)) if index in set(picked)])
     batch = encoded.batch(picked)
     return Held(picked, video, batch.latents, batch.image_latents, batch.tokens)
 

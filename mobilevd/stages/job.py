@@ -35,7 +35,7 @@ from mobilevd.video import manifest, store
 NETWORK = "network"
 LATENTS, CLIPS = "latents", "clips"
 HEADS_FILE = "heads.safetensors"
-BESIDE = (CLIPS, HEADS)  # artifacts that lie beside the one that a stage is known by
+BESIDE = (HEADS,)  # artifacts that lie beside the one that a stage is known by
 SAVED = {"tflops": "FLOPs", "params_m": "parameters"}
 
 
@@ -87,7 +87,7 @@ class Job:
     def samples(self) -> samples.Samples:
         """What shows and measures the outputs of each validation, on the first validation clips."""
         paths = dict(zip(("train", "validation"), self.clips(), strict=True))
-        pixels = store.clips(self._artifact("prepare", CLIPS).path / "train.safetensors")
+        pixels = store.clips(self._sealed("prepare", CLIPS).part("train.safetensors", first=True))
         video = torch.stack(list(itertools.islice(pixels, samples.FIT_CLIPS)))
         preview = samples.fit(data.Clips(paths["train"]).batch(list(range(len(video)))).latents, video)
         held_out = data.Clips(paths["validation"])
@@ -201,17 +201,20 @@ class Job:
         self.checkpoints().clear()
 
     def _artifact(self, stage: str, name: str) -> Artifact:
-        if stage not in self.inputs or name not in self.inputs[stage].artifacts:
-            given = {s: sorted(r.artifacts) for s, r in self.inputs.items()}
-            raise IntegrityError(
-                f"The stage {self.stage} needs the {name} of {stage}", got=given, allowed=f"the record of {stage}"
-            )
-        artifact = self.inputs[stage].artifacts[name]
+        artifact = self._sealed(stage, name)
         if name in BESIDE or stage not in self.parents:
             verify(artifact.path, artifact.sha256)
         if name not in BESIDE:
             self.parents[stage] = artifact.sha256
         return artifact
+
+    def _sealed(self, stage: str, name: str) -> Artifact:
+        if stage not in self.inputs or name not in self.inputs[stage].artifacts:
+            given = {s: sorted(r.artifacts) for s, r in self.inputs.items()}
+            raise IntegrityError(
+                f"The stage {self.stage} needs the {name} of {stage}", got=given, allowed=f"the record of {stage}"
+            )
+        return self.inputs[stage].artifacts[name]
 
     def _named(self, figures: dict[str, float]) -> dict[str, float]:
         return {f"{self.stage}.{name}": float(value) for name, value in figures.items()}

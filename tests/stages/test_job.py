@@ -24,6 +24,16 @@ def test_a_changed_input_is_refused(job):
         job.network("finetune")
 
 
+def test_the_pictures_of_a_training_read_no_clips_but_those_they_are_fitted_to(job):
+    clips = job.inputs["prepare"].artifacts["clips"].path
+    (clips / "validation.safetensors").write_bytes(b"changed")
+    job.samples()
+    pixels = clips / "train.safetensors"
+    pixels.write_bytes(pixels.read_bytes()[:-1] + b"\0")
+    with pytest.raises(IntegrityError, match="changed"):
+        job.samples()
+
+
 def test_a_missing_input_is_named(job):
     with pytest.raises(IntegrityError, match="needs the network of prune"):
         job.network("prune")
