@@ -1,7 +1,9 @@
-"""One step of a student against the base's 50 evaluations, on ONNX Runtime's CPU, in one run.
+"""One step of a run's student against the base's 50 evaluations, on ONNX Runtime's CPU, in one run.
 
-Usage: python benchmarks/device.py [--repeats N]. The networks are the pocket base and the same after every edit of
-params.yaml, untrained (time does not depend on weights), both exported as they ship; prints JSON.
+``python benchmarks/device.py runs/TrainFlow/RUN [--rounds N]``: the float graph that RUN ships, the pocket base (with
+attention along time as torch has it, which a CPU computes sooner than the NPU's form, and as the student has it), and
+the decoder, timed in turns on noise. Prints JSON: medians in ms, and how many times faster a clip is, the median over
+rounds with its fifth and 95th percentile.
 """
 
 import argparse
@@ -10,83 +12,113 @@ import platform
 import resource
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import torch
+from torch import Tensor, nn
 
 from mobilevd import params, settings
+from mobilevd.device import rank4
 from mobilevd.device.export import export
 from mobilevd.device.inputs import GraphSpec, one_step
 from mobilevd.device.one_clip import OneClip
-from mobilevd.device.profile import profile
-from mobilevd.device.session import cpus
-from mobilevd.device.targets import HOST_CPU
-from mobilevd.method import channel_funnel, cross_attention, still_start, temporal_multiscale, temporal_pruning
+from mobilevd.device.session import cpus, open_session
 from mobilevd.stages import ends
 from mobilevd.svd import base as bases
-from mobilevd.svd.unet import VideoUNet, temporal_blocks
+from mobilevd.svd.autoencoder import downscale
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATIONS = 50  # 25 steps, with and without the condition
+PLAIN, SHIPPED, STUDENT, DECODER = "base", "base, attention along time as shipped", "student", "decoder"
+
+
+class TorchsAttention(nn.Module):
+    """Attention along time as torch computes it: positions are its batch."""
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """F N C → F N C."""
+        return self.attention(x.transpose(0, 1)).transpose(0, 1)
 
 
 def main() -> None:
-    """Export, time, and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--repeats", type=int, default=10, help="timed runs of each graph (default: 10)")
-    repeats = options.parse_args().repeats
+    """Export the base, time all, and print."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("run", type=Path, help="the folder of a run that was quantized")
+    options.add_argument("--rounds", type=int, default=20, help="timed runs of each graph (default: 20)")
+    options = options.parse_args()
     recipe = params.load(ROOT / "params.yaml")
     base = bases.load(recipe.base)
-    spec = border(base, recipe.clip)
+    opset, spec = recipe.quantize.opset, border(base, recipe.clip)
+    told: dict = {}
     with tempfile.TemporaryDirectory() as aside:
-        figures = {"decoder_ms": timed(ends.graphs(base, recipe.clip, recipe.quantize.opset) / "decoder.onnx", repeats)}
-        for name, network in (("base", base.unet()), ("student", student(base.unet(), recipe))):
-            began, path = time.perf_counter(), Path(aside) / f"{name}.onnx"
-            export(OneClip(network), spec, path, recipe.quantize.opset)
-            figures |= {f"{name}_export_s": time.perf_counter() - began, f"{name}_ms": timed(path, repeats)}
-    figures |= ratios(**{name: figures[name] for name in ("base_ms", "student_ms", "decoder_ms")})
-    told = {name: round(value, 2) for name, value in figures.items()}
-    told |= {"peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2), "cores": cpus()}
+        graphs = {STUDENT: options.run / "quantize" / "onnx" / "float.onnx"}
+        graphs[DECODER] = ends.graphs(base, recipe.clip, opset) / "decoder.onnx"
+        for name, form in ((PLAIN, TorchsAttention), (SHIPPED, rank4.TemporalAttention)):
+            began, graphs[name] = time.perf_counter(), Path(aside) / f"{len(graphs)}.onnx"
+            with attending(form):
+                export(OneClip(base.unet()), spec, graphs[name], opset)
+            told[f"{name}: export, s"] = round(time.perf_counter() - began, 1)
+        times = in_turns(graphs, options.rounds)
+    told |= {f"{name}, ms": round(float(np.median(values)), 1) for name, values in times.items()}
+    told |= ratios(times) | {"rounds": options.rounds, "cores": cpus()}
+    told["peak_memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     print(json.dumps(told | {"machine": f"{platform.machine()}, {platform.system()}"}, indent=2))
 
 
-def student(unet: VideoUNet, recipe: params.Recipe) -> VideoUNet:
-    """``unet`` after the recipe's edits, in place; of its temporal blocks those stay that lie evenly over it."""
-    cross_attention.apply(unet)
-    temporal_multiscale.apply(unet)
-    if recipe.distill.still_start:
-        still_start.apply(unet, recipe.distill.still_start.sigma, bases.scaling_factor(recipe.base))
-    names = list(temporal_blocks(unet))
-    temporal_pruning.remove(unet, [names[i * len(names) // recipe.prune.keep] for i in range(recipe.prune.keep)])
-    channel_funnel.attach(unet, recipe.funnel.fun_factor, recipe.funnel.where, "csi")
-    channel_funnel.merge(unet)
-    return unet
+@contextmanager
+def attending(form: type[nn.Module]):
+    """Graphs made inside have attention along time in this form."""
+    own, rank4.TemporalAttention = rank4.TemporalAttention, form
+    try:
+        yield
+    finally:
+        rank4.TemporalAttention = own
 
 
 def border(base: bases.Base, clip: settings.Clip) -> GraphSpec:
     """What both networks take."""
-    from mobilevd.svd.autoencoder import downscale
-
     down = downscale(base.vae)
     size = (clip.height // down, clip.width // down)
     return one_step(clip.frames, base.vae.config.latent_channels, *size, base.image_encoder.config.projection_dim)
 
 
-def timed(path: Path, repeats: int) -> float:
-    """Median ms of one run on noise, in a process of its own."""
-    import onnxruntime as ort
-
-    given = ort.InferenceSession(str(path)).get_inputs()
-    generator = torch.Generator().manual_seed(0)
-    feed = {i.name: torch.randn(*i.shape, generator=generator).numpy() for i in given}
-    return profile(path, feed, HOST_CPU, warmup=1, repeats=repeats).figures["p50_ms"].value
+def in_turns(graphs: dict[str, Path], rounds: int) -> dict[str, np.ndarray]:
+    """Graph → ms of every round, one run of each graph a round, after one that is not counted."""
+    sessions = {name: open_session(path) for name, path in graphs.items()}
+    feeds = {name: noise(session) for name, session in sessions.items()}
+    times = [[timed(sessions[name], feeds[name]) for name in graphs] for _ in range(1 + rounds)]
+    return dict(zip(graphs, np.array(times[1:]).T, strict=True))
 
 
-def ratios(base_ms: float, student_ms: float, decoder_ms: float) -> dict[str, float]:
-    """How many times faster a clip is, without and with the decoder that both need."""
-    alone = EVALUATIONS * base_ms / student_ms
-    whole = (EVALUATIONS * base_ms + decoder_ms) / (student_ms + decoder_ms)
-    return {"times_faster": alone, "times_faster_with_decoder": whole}
+def noise(session: ort.InferenceSession) -> dict[str, np.ndarray]:
+    """Seeded inputs."""
+    g = torch.Generator().manual_seed(0)
+    return {given.name: torch.randn(*given.shape, generator=g).numpy() for given in session.get_inputs()}
+
+
+def timed(session: ort.InferenceSession, feed: dict[str, np.ndarray]) -> float:
+    """Ms of one run."""
+    began = time.perf_counter()
+    session.run(None, feed)
+    return 1e3 * (time.perf_counter() - began)
+
+
+def ratios(times: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """How many times faster a clip is, without and with the decoder that both need: median, 5 % and 95 % of rounds."""
+    student, decoder = times[STUDENT], times[DECODER]
+    found = {}
+    for name in (PLAIN, SHIPPED):
+        whole = EVALUATIONS * times[name]
+        found[f"times faster than the {name}"] = whole / student
+        found[f"times faster than the {name}, with the decoder"] = (whole + decoder) / (student + decoder)
+    return {name: [round(float(q), 1) for q in np.quantile(row, [0.5, 0.05, 0.95])] for name, row in found.items()}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class Quantize(Section):
     out of each layer (AdaRound with ``iterations`` per layer, or scales by sequential MSE). Up to ``calibration_clips``
     are looked at, fewer once two in a row widen the activations' ranges by less than ``calibration_tolerance``.
     ``activations: mixed``: 8 bits, and 16 in as few blocks as bring the output ``budget_db`` above the noise.
-    Beside 16-bit activations, the weights of a convolution have 16 bits where 8 would hold one of its rows (output
+    Beside 16-bit activations, the weights of a layer have 16 bits where 8 would hold one of its rows (output
     channels) at less than ``row_db``; 0: nowhere.
     """
 

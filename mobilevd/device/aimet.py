@@ -41,7 +41,7 @@ def quantize(
         feeds: real inputs, for ranges and rounding.
         activations: "uint8" or "uint16".
         rounding: of the weights: "nearest", "adaround" with ``iterations`` per layer, or "seq_mse".
-        weights: of convolutions, those that take int16 instead of int8 at 16-bit activations.
+        weights: those of layers that take int16 instead of int8 at 16-bit activations.
     Errors: MobileVDError where the toolkit is not installed; EffectError naming weights that were left in float.
     """
     require_installed()

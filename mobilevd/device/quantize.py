@@ -1,8 +1,9 @@
 """Static quantization of the float graph: int8 weights, 8- or 16-bit activations, in the form phones' NPUs take (QDQ).
 
-**Source** ONNX Runtime's quantizer with its settings for Qualcomm's provider: symmetric weights, convolutions per
-channel. **Changes** QuantizeLinear/DequantizeLinear pairs around every operator. **Keeps** the opset; no weight stays
-in float unnoticed (``tests/device/test_quantize.py``).
+**Source** ONNX Runtime's quantizer with its settings for Qualcomm's provider: symmetric weights, one scale per output
+channel, of a MatMul's, too: its settings leave those one scale, but the NPU's compiler takes them (``test_htp.py``).
+**Changes** QuantizeLinear/DequantizeLinear pairs around every operator. **Keeps** the opset; no weight stays in float
+unnoticed (``tests/device/test_quantize.py``).
 """
 
 import logging
@@ -20,6 +21,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
+from mobilevd.device import rows
 from mobilevd.device.calibrate import Ranges, for_quantizer
 from mobilevd.device.session import data_file
 from mobilevd.errors import EffectError
@@ -57,7 +59,7 @@ def quantize(
         found: what ``calibrate.ranges`` saw on real inputs.
         activations: "uint8" or "uint16".
         wide: tensors that take 16 bits where the others take 8; what stands between is converted.
-        weights: of convolutions, those that take int16 instead of int8 where the activations have 16 bits.
+        weights: those of layers that take int16 instead of int8 where the activations have 16 bits.
     Errors: EffectError naming weights that the quantizer left in float.
     """
     wider = {name: [{"quant_type": ACTIVATIONS["uint16"]}] for name in wide}
@@ -150,14 +152,18 @@ def _weights(source: Path, activations: str, wide: Collection[str], weights: Col
     """
     graph = onnx.load(source, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
-    kinds = {}
-    for node in (n for n in graph.node if len(n.input) > 1 and n.input[1] in stored):
-        kind = "uint16" if node.output[0] in wide else activations
-        if node.op_type == "LayerNormalization":
-            kinds[node.input[1]] = [{"quant_type": ACTIVATIONS[kind]}]
-        elif node.op_type == "Conv" and node.input[1] in weights and kind == "uint16":
-            kinds[node.input[1]] = [{"quant_type": QuantType.QInt16, "axis": 0}]
+    norms = [n for n in graph.node if n.op_type == "LayerNormalization" and n.input[1] in stored]
+    kinds = {node.input[1]: [{"quant_type": ACTIVATIONS[_bits(node, activations, wide)]}] for node in norms}
+    for node, axis in rows.layers(graph):
+        if node.input[1] in weights and _bits(node, activations, wide) == "uint16":
+            kinds[node.input[1]] = [{"quant_type": QuantType.QInt16, "axis": axis}]
+        elif node.op_type == "MatMul":
+            kinds[node.input[1]] = [{"quant_type": QuantType.QInt8, "axis": axis}]
     return kinds
+
+
+def _bits(node: onnx.NodeProto, activations: str, wide: Collection[str]) -> str:
+    return "uint16" if node.output[0] in wide else activations
 
 
 @contextmanager

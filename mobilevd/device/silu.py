@@ -26,7 +26,7 @@ def rewrite(graph: onnx.GraphProto) -> int:
         if node.output[0] in found:
             sigmoid = found[node.output[0]]
             x, scope = sigmoid.input[0], sigmoid.name.rpartition("/")[0]
-            affine = _affine(x, made, alone) if users[x] == 2 else []
+            affine = _affine(x, made, alone, users) if users[x] == 2 else []
             for tensor in affine:
                 _halve(tensor)
             h = x if affine else f"{node.output[0]}_half"
@@ -66,7 +66,9 @@ def _sigmoid_of(node: NodeProto, made: dict[str, NodeProto]) -> NodeProto | None
     return None
 
 
-def _affine(x: str, made: dict[str, NodeProto], alone: dict[str, onnx.TensorProto]) -> list[onnx.TensorProto]:
+def _affine(
+    x: str, made: dict[str, NodeProto], alone: dict[str, onnx.TensorProto], users: Counter[str]
+) -> list[onnx.TensorProto]:
     """w and b when x = Add(Mul(·, w), b), each product and constant nobody else's; empty otherwise."""
     found = []
     for kind in ("Add", "Mul"):
@@ -76,6 +78,8 @@ def _affine(x: str, made: dict[str, NodeProto], alone: dict[str, onnx.TensorProt
             return []
         found.append(alone[constants[0]])
         [x] = [name for name in node.input if name not in constants] or [""]
+        if kind == "Add" and users[x] != 1:
+            return []
     return found
 
 

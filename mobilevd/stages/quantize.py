@@ -41,7 +41,7 @@ Feeds = list[dict[str, np.ndarray]]
 class Result(NamedTuple):
     """What quantization did: lowest SQNR on held-out clips, widths and nodes, dB by layer, what calibration saw.
 
-    ``rows``: convolutions whose weights 8 bits did not hold and that got 16.
+    ``rows``: layers whose weights 8 bits did not hold and that got 16.
     """
 
     sqnr_db: float
@@ -99,9 +99,13 @@ def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageR
 
 
 def feeds(job: Job, spec: GraphSpec, path: Path, count: int) -> Feeds:
-    """What the network sees at inference: image latents and tokens of up to ``count`` clips, seeded noise, the ids."""
+    """What the network sees at inference: image latents and tokens of up to ``count`` clips, seeded noise, the ids.
+
+    In no order of theirs: clips lie sorted by their sources, and calibration ends when two in a row bring nothing new.
+    """
     clips = data.Clips(path)
-    picked = [round(i) for i in np.linspace(0, len(clips) - 1, min(count, len(clips)))]
+    spread = [round(i) for i in np.linspace(0, len(clips) - 1, min(count, len(clips)))]
+    picked = np.random.default_rng(seeds.derive(job.seed, path.stem, "order")).permutation(spread).tolist()
     batch, ids = clips.batch(picked), job.ids()
     noises = clip_noise([seeds.derive(job.seed, path.stem, i) for i in picked], clips.shape)
     rows = zip(noises, batch.image_latents.split(1), batch.tokens.split(1), strict=True)
@@ -185,12 +189,12 @@ def _facts(recipe: Recipe, result: Result, checked: int) -> dict[str, str]:
 
 
 def worst(result: Result, count: int = WORST) -> list[tuple[str, float]]:
-    """The noisiest convolutions, named after their modules, and their SQNR in dB."""
+    """The noisiest layers, named after their modules, and their SQNR in dB."""
     return [(_layer(name), value) for name, value in result.layers.items()][:count]
 
 
 def _layer(node: str) -> str:
-    return node.rpartition("/")[0].removeprefix("unet.")
+    return node.partition("/")[0].removeprefix("unet.")
 
 
 def _tables(result: Result) -> dict[str, list[dict]]:

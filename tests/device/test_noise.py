@@ -6,7 +6,16 @@ from onnx import numpy_helper
 
 from mobilevd.device import noise
 
-BLOCKS = {"conv_in", "conv_out", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"}
+BLOCKS = {
+    "add_embedding",
+    "conv_in",
+    "conv_out",
+    "down_blocks.0",
+    "down_blocks.1",
+    "mid_block",
+    "up_blocks.0",
+    "up_blocks.1",
+}
 
 
 @pytest.fixture
@@ -38,6 +47,26 @@ def test_blocks_before_the_disturbed_one_are_untouched(graphs, feed, tmp_path):
     assert blocks["mid_block"] == pytest.approx(20, abs=3)
     assert all(blocks[name] > 100 for name in ("conv_in", "down_blocks.0", "down_blocks.1"))
     assert blocks["up_blocks.0"] < 60
+
+
+def test_a_disturbed_product_of_attention_is_told_and_those_beside_it_are_not(graphs, feed, tmp_path):
+    graph = onnx.load(graphs.float_path, load_external_data=False).graph
+    layer = next(n.name for n in graph.node if n.op_type == "MatMul" and "mid_block" in n.name and "to_v" in n.name)
+    disturbed(graphs.float_path, layer, tmp_path / "d.onnx")
+    layers = noise.by_layer(graphs.float_path, tmp_path / "d.onnx", feed)
+    assert layers[layer] == pytest.approx(20, abs=3)
+    assert layers[layer.replace("to_v", "to_q")] > 100
+
+
+def test_of_large_outputs_samples_at_every_place_along_the_last_axis_tell_as_much(graphs, feed, monkeypatch):
+    whole = noise.by_layer(graphs.float_path, graphs.quantized_path, feed)
+    monkeypatch.setattr(noise, "SAMPLES", 500)
+    some = noise.by_layer(graphs.float_path, graphs.quantized_path, feed)
+    assert all(some[layer] == pytest.approx(db, abs=3) for layer, db in whole.items())
+    model = onnx.load(graphs.float_path)
+    name = noise._sample(model.graph, model.graph.output[0].name, (5, 4, 8, 8))
+    stored = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in model.graph.initializer}
+    assert stored[f"{name}_step"] == [3]  # 1280 numbers, 500 at most: 3 of them apart, and 3 has no part in 8
 
 
 def test_nothing_is_left_beside_the_graphs(graphs, feed):

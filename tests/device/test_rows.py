@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import products
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -92,6 +93,23 @@ def test_under_mixed_precision_those_of_widened_blocks_alone_have_16(source, tmp
     chosen = mixed.choose(source, tmp_path / "q.onnx", found, feeds(2), 36.0, both)
     wide = {name for name, (kind, _) in kinds(tmp_path / "q.onnx").items() if kind == "int16"}
     assert wide == {"conv_in", "conv_out"} & set(chosen.wide)
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm"])
+def test_a_linear_layer_has_a_scale_per_output_channel_and_16_bits_where_8_do_not_hold_one(tmp_path, kind):
+    source, (seen, new) = products.linear(tmp_path, kind)
+    under = rows.under(source, 40.0)
+    assert [(row.layer, row.weight) for row in under] == [("unet.mid_block.to_q", "w")]
+    found, near = calibrate.ranges(source, [seen]), {}
+    for bits, weights in ((8, []), (16, ["w"])):
+        path = tmp_path / f"{bits}.onnx"
+        quantize(source, path, found, "uint16", weights=weights)
+        stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+        assert (stored["w_quantized"].dtype, stored["w_scale"].size) == (f"int{bits}", 64)
+        assert stored["w_scale"].max() > 50 * np.median(stored["w_scale"])  # along the output channels, not the others
+        near[bits] = sqnr_db(*(open_session(p).run(None, new)[0] for p in (source, path)))
+    assert near[8] > 30
+    assert near[16] > near[8] + 2
 
 
 def test_large_weights_go_to_a_file_that_is_written_anew(source, tmp_path, monkeypatch):

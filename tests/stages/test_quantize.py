@@ -2,7 +2,7 @@ import numpy as np
 import one_step
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mobilevd.artifacts import verify
 from mobilevd.device import rows
@@ -67,13 +67,35 @@ def test_the_record_says_where_it_came_from_and_what_was_done(record, given, wor
     assert (work / record.pictures["sizes and noise"]).stat().st_size > 5_000
 
 
+def test_calibration_sees_clips_in_no_order_of_theirs(given, tmp_path):
+    job = Job("quantize", one_step.recipe(), given, tmp_path)
+    path = tmp_path / "train.safetensors"
+    level = torch.arange(32.0)[:, None, None, None]
+    latents = torch.zeros(32, *one_step.SPEC.inputs[0].shape[-4:])
+    save_file(
+        {"latents": latents, "image_latents": level.expand(-1, 4, 8, 8).contiguous(), "tokens": torch.zeros(32, 1, 16)},
+        path,
+    )
+    order = [float(feed[one_step.SPEC.names[1]].max()) for feed in quantize.feeds(job, one_step.SPEC, path, 8)]
+    assert sorted(order) == [round(k * 31 / 7) for k in range(8)]
+    assert order != sorted(order)
+    assert order == [float(feed[one_step.SPEC.names[1]].max()) for feed in quantize.feeds(job, one_step.SPEC, path, 8)]
+
+
 def test_calibration_sees_real_clips_at_pure_noise_with_the_recipes_ids(given, tmp_path):
     job = Job("quantize", one_step.recipe(), given, tmp_path)
     train, _ = job.clips()
     first, *others = quantize.feeds(job, one_step.SPEC, train, 3)
-    stored = load_file(train)
-    assert np.array_equal(first["image_latents"][0], stored["image_latents"][0].float().numpy())
-    assert np.array_equal(others[-1]["token"][0], stored["tokens"][-1].float().numpy())
+    stored, found = load_file(train), []
+    for feed in (first, *others):
+        [k] = [
+            k
+            for k, latents in enumerate(stored["image_latents"].float().numpy())
+            if np.array_equal(feed["image_latents"][0], latents)
+        ]
+        assert np.array_equal(feed["token"][0], stored["tokens"][k].float().numpy())
+        found.append(k)
+    assert sorted(found)[::2] == [0, len(stored["tokens"]) - 1]
     assert first["ids"].tolist() == [[6.0, 127.0, pytest.approx(0.02)]]
     assert abs(first["noise"].std() - 1) < 0.1
     assert not np.array_equal(first["noise"], others[0]["noise"])
@@ -97,7 +119,7 @@ def again(record, given, target, **changes) -> quantize.Result:
 
 @pytest.fixture(scope="module")
 def wider(record, given, tmp_path_factory):
-    """Quantized with 16 bits for the weights of many convolutions."""
+    """Quantized with 16 bits for the weights of many layers."""
     return again(record, given, tmp_path_factory.mktemp("wider") / "quantized.onnx", row_db=60.0)
 
 
@@ -109,9 +131,9 @@ def test_too_low_an_sqnr_fails_and_names_the_noisiest_blocks(wider):
     assert "150 dB or more" in str(error.value)
 
 
-def test_the_card_names_the_convolutions_whose_weights_got_16_bits(wider, record):
+def test_the_card_names_the_layers_whose_weights_got_16_bits(wider, record):
     assert wider.rows == rows.under(record.artifacts["onnx"].path / quantize.FLOAT, 60.0) != []
-    first = wider.rows[0].layer.removeprefix("unet.").removesuffix("/Conv")
+    first = wider.rows[0].layer.removeprefix("unet.").partition("/")[0]
     assert f"int8 weights (int16 in {first}" in quantize._facts(one_step.recipe(), wider, 1)["precision"]
     assert quantize._tables(wider)["weights in 16 bits"][0]["layer"] == first
     assert wider.sqnr_db > record.figures["quantize.sqnr_db"]
