@@ -1,11 +1,13 @@
 """Fit ``mobilevd/device/estimate.py`` on measured rows, and say how far it is off for networks it did not see.
 
 The file has columns (model, precision, runtime, ms, gmac, params_m, unit, layers,
-npu_layers; one file of Qualcomm AI Hub's measurements on a Snapdragon 8 Gen 3). Prints what estimate.py holds.
+npu_layers; one file of Qualcomm AI Hub's measurements on a Snapdragon 8 Gen 3). Prints what estimate.py holds, and
+which networks lie outside of its intervals.
 """
 
 import argparse
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -55,16 +57,59 @@ def left_out(rows: Rows, log_ms: np.ndarray, family: np.ndarray) -> np.ndarray:
     return errors
 
 
+def interval(errors: np.ndarray, family: np.ndarray) -> tuple[float, float]:
+    """The ends that hold all errors of ``SHARE`` of the families: as many may lie below as above."""
+    each = [errors[family == name] for name in np.unique(family)]
+    spared = int(len(each) * (1 - estimate.SHARE) / 2 + 1e-9)
+    lowest, highest = sorted(float(e.min()) for e in each), sorted(float(e.max()) for e in each)
+    return lowest[spared], highest[-1 - spared]
+
+
+def largest(rows: Rows) -> dict[str, tuple[float, ...]]:
+    """Precision → the most that a fitted network has of every amount, rounded up."""
+    found = {}
+    for k, name in enumerate(estimate.PRECISIONS):
+        most = (getattr(rows[rows.precision == k], amount).max() for amount in estimate.AMOUNTS)
+        found[name] = tuple(math.ceil(10 * value) / 10 for value in most)
+    return found
+
+
 def main(path: Path) -> None:
     rows, log_ms, family = read(path)
     coefficients, errors = fit(rows, log_ms), left_out(rows, log_ms, family)
-    tails = np.quantile(errors, [(1 - estimate.SHARE) / 2, (1 + estimate.SHARE) / 2])
-    typical, wide = np.exp(np.quantile(np.abs(errors), [0.5, 0.9]))
-    print(f"{len(log_ms)} rows of {len(np.unique(family))} networks or families; one left out at a time:")
-    print(f"half of the rows are off by less than {typical:.2f} times, nine in ten by less than {wide:.2f} times")
+    typical = [np.median(np.abs(errors[family == name])) for name in np.unique(family)]
+    half, most = np.exp(np.quantile(typical, [0.5, 0.9]))
+    of_runtime = {name: rows.runtime == k for k, name in enumerate(estimate.RUNTIMES)}
+    ends = {name: interval(errors[chosen], family[chosen]) for name, chosen in of_runtime.items()}
+    every = len(path.read_text(encoding="utf-8").splitlines()) - 1
+    print(
+        f"{len(log_ms)} of {every} rows, {len(typical)} networks or families; one left out at a time, its median row:"
+    )
+    print(f"half of them are off by less than {half:.2f} times, nine in ten by less than {most:.2f} times")
     print("COEFFICIENTS =", tuple(round(float(c), 4) for c in coefficients))
-    print("LEFT_OUT =", tuple(round(float(t), 4) for t in tails))
-    for name in ("float", "w8a16", "w8a8"):
+    print("LEFT_OUT =", {name: tuple(round(end, 4) for end in both) for name, both in ends.items()})
+    print("LARGEST =", largest(rows))
+    for name, chosen in of_runtime.items():
+        print_interval(name, ends[name], rows[chosen], log_ms[chosen], family[chosen], errors[chosen])
+    print_examples(rows, log_ms, family, errors)
+
+
+def print_interval(
+    runtime: str, ends: tuple[float, float], rows: Rows, log_ms: np.ndarray, family: np.ndarray, errors: np.ndarray
+) -> None:
+    """A runtime's interval, and the measurements outside of it."""
+    outside = np.flatnonzero((errors < ends[0]) | (errors > ends[1]))
+    known, inside = len(np.unique(family)), len(np.unique(family)) - len(np.unique(family[outside]))
+    low, high = np.exp(ends)
+    print(f"{runtime}: {inside} of {known} lie whole between {low:.2f} and {high:.2f} times their estimates")
+    for i in outside:
+        ms, precision = np.exp(log_ms[i]), estimate.PRECISIONS[rows.precision[i]]
+        print(f"  outside: {family[i]}, {precision}: measured {ms:.3g} ms, estimated {ms / np.exp(errors[i]):.3g} ms")
+
+
+def print_examples(rows: Rows, log_ms: np.ndarray, family: np.ndarray, errors: np.ndarray) -> None:
+    """MobileVD, and the largest networks that were measured."""
+    for name in estimate.PRECISIONS:
         made = estimate.latency(**(PAPER | {"precision": name}))
         print(f"MobileVD at 14 x 512x256, {name}: {made}; the paper measured {PAPER_MS:.0f} ms")
     chosen = (family == "diffusion") & (rows.gmacs > 100)

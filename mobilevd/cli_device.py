@@ -36,11 +36,16 @@ def estimate(
     runtime: Annotated[Runtime, typer.Option(help="What runs it there.")] = "compiled",
     as_json: Json = False,
 ) -> None:
-    """How long a Snapdragon 8 Gen 3 might take for one run of a model's graphs; nothing is run."""
+    """How long a Snapdragon 8 Gen 3 might take for one run of each graph of a model: network, encoders, decoder.
+
+    Nothing is run. What is larger than the networks that were measured is marked as extrapolated.
+    """
     from mobilevd.stages import estimates
 
     rows = estimates.rows(model, runtime)
     show(rows if as_json else estimates.shown(rows), as_json)
+    for line in estimates.lines(rows) if not as_json else ():
+        typer.echo(line)
     typer.echo(f"estimates for {rows[0]['device']}: nothing was measured (docs/device.md)", err=True)
 
 

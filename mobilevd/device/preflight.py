@@ -1,4 +1,4 @@
-"""What a device will say to a graph, before anything is compiled or uploaded: operators, ranks, types, sizes.
+"""What a device will say to a graph, before anything is compiled or uploaded: operators, shapes, types, sizes.
 
 **Keeps** each limit of a target is named with its layer, and with what it costs in FLOPs to leave the NPU
 (``tests/device/test_preflight.py``).
@@ -12,12 +12,15 @@ import onnx
 from onnx import TensorProto
 
 from mobilevd.device import graph_cost
+from mobilevd.device.graph_cost import QDQ
 from mobilevd.device.targets import Limits, Target
 from mobilevd.errors import EffectError
 
 MB = 1e6
 WHOLE = "the whole graph"
 BITS = {"FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT64": 64, "INT32": 32, "UINT32": 32, "INT16": 16}
+QUANTIZE, DEQUANTIZE = QDQ
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 BITS |= {"UINT16": 16, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT4": 4, "UINT4": 4}
 
 
@@ -37,7 +40,8 @@ class Finding:
 class Preflight:
     """All findings for one graph on one target, the graph's size, and the share of its FLOPs off the NPU.
 
-    A node that several findings are about is counted once in ``fallback_share``.
+    A node that several findings are about is counted once in ``fallback_share``. Where a target takes open axes (the
+    host), ``flops`` are those of layers with static shapes, and ``largest_tensor`` says how many tensors have none.
     """
 
     target: str
@@ -61,29 +65,30 @@ class Preflight:
 
 
 def check(path: Path, target: Target) -> Preflight:
-    """Hold the graph at ``path`` against the limits of ``target``."""
+    """Hold the graph at ``path`` against the limits of ``target``; what is compiled for an NPU has static shapes."""
     graph, shapes, types = graph_cost.load(path)
-    cost = _Cost(graph, shapes)
+    unsized = graph_cost.unsized(graph, shapes)
+    one = _Quantized(graph, types).stands_for()
+    cost = _Cost(graph, shapes, one)
     weights = sum(_bytes(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer)
-    stored = _stored(graph, types)
-    refused = {k: _refused(node, shapes, types, stored, target.limits) for k, node in enumerate(graph.node)}
-    off = {k for k, what in refused.items() if what}
-    findings = [Finding(cost.layer(k), refused[k], cost.share({k})) for k in sorted(off)]
-    sizes = {name: _bytes(shapes[name], types[name]) for name in shapes if name in types}
+    sizes = _sizes(graph, shapes, types, one)
+    stored, forbidden = _stored(graph, types), {} if target.kind == "host" else unsized
+    told = [_refused(n, shapes, types, stored, target.limits) or _unsized(n, forbidden) for n in graph.node]
+    findings = [Finding(cost.layer(k), what, cost.share({k})) for k, what in enumerate(told) if what]
+    off = {k for k, what in enumerate(told) if what}
     for name, what in _too_large(sizes, weights, target.limits).items():
         around = cost.around(name)
         findings.append(Finding(cost.maker(name), what, cost.share(around)))
         off |= around
-    largest = max(sizes, key=sizes.__getitem__)
-    shown = f"{largest} {sizes[largest] / MB:.1f} MB"
-    return Preflight(target.name, weights / MB, cost.whole, shown, findings, cost.share(off))
+    return Preflight(target.name, weights / MB, cost.whole, _largest(sizes, unsized), findings, cost.share(off))
 
 
 class _Cost:
-    """What nodes, by their number, are of the graph's FLOPs."""
+    """What nodes, by their number, are of the graph's FLOPs; ``one``: float tensor → the quantized one it is there."""
 
-    def __init__(self, graph: onnx.GraphProto, shapes: graph_cost.Shapes):
-        self._nodes = list(graph.node)
+    def __init__(self, graph: onnx.GraphProto, shapes: graph_cost.Shapes, one: dict[str, str]):
+        self._nodes, self._one = list(graph.node), one
+        self._made = {name: k for k, node in enumerate(self._nodes) for name in node.output}
         self._flops = [graph_cost.flops(node, shapes) for node in self._nodes]
         self.whole = sum(self._flops)
 
@@ -97,11 +102,60 @@ class _Cost:
 
     def around(self, tensor: str) -> set[int]:
         """The nodes that make or read a tensor, and leave the NPU with it; all of them for the whole graph."""
-        return {k for k, n in enumerate(self._nodes) if tensor == WHOLE or tensor in (*n.input, *n.output)}
+        names = {tensor, *(name for name, quantized in self._one.items() if quantized == tensor)}
+        return {k for k, n in enumerate(self._nodes) if tensor == WHOLE or names & {*n.input, *n.output}}
 
     def maker(self, tensor: str) -> str:
-        """The layer that makes a tensor, or its own name."""
-        return next((node.name for node in self._nodes if tensor in node.output), tensor)
+        """The layer that makes a tensor, before its quantization, or its own name."""
+        if tensor not in self._made:
+            return tensor
+        k = self._made[tensor]
+        source = self._nodes[k].input[0] if self._nodes[k].input else ""
+        return self.layer(self._made[source] if self._one.get(source) == tensor else k)
+
+
+class _Quantized:
+    """Which float tensors of a quantized graph are none on a device, where a layer between DequantizeLinear and
+    QuantizeLinear is one operator on quantized tensors. What another layer reads or makes, and the border, is float.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, types: dict[str, int]):
+        self._nodes, self._types = list(graph.node), types
+        self._border = {i.name for i in (*graph.input, *graph.output)} - {t.name for t in graph.initializer}
+        self._made = {name: node for node in graph.node for name in node.output if node.op_type != "Constant"}
+        self._read: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._read.setdefault(name, []).append(node)
+
+    def stands_for(self) -> dict[str, str]:
+        """Float tensor → the quantized one; of several that one tensor is quantized to, the first."""
+        after = {
+            n.output[0]: n.input[0] for n in self._nodes if n.op_type == DEQUANTIZE and self._only_read(n.output[0])
+        }
+        before = {n.input[0]: n.output[0] for n in reversed(self._nodes) if n.op_type == QUANTIZE}
+        return {name: to for name, to in before.items() if self._is_layer(self._made.get(name))} | after
+
+    def _only_read(self, name: str) -> bool:
+        """A dequantized tensor that goes into quantized layers, or is quantized again, and nowhere else."""
+        readers = self._read.get(name, ())
+        return name not in self._border and all(n.op_type == QUANTIZE or self._is_layer(n) for n in readers)
+
+    def _is_layer(self, node: onnx.NodeProto | None) -> bool:
+        """All the float activations that it reads were dequantized (one at least); what it makes is quantized alone."""
+        if node is None or node.op_type in QDQ:
+            return False
+        reads = [name for name in node.input if self._is_float(name) and (name in self._made or name in self._border)]
+        makes = [name for name in node.output if self._is_float(name)]
+        dequantized = [name in self._made and self._made[name].op_type == DEQUANTIZE for name in reads]
+        return bool(reads) and all(dequantized) and all(map(self._ends, makes))
+
+    def _ends(self, name: str) -> bool:
+        """Nothing but QuantizeLinear reads it."""
+        return name not in self._border and all(node.op_type == QUANTIZE for node in self._read.get(name, ()))
+
+    def _is_float(self, name: str) -> bool:
+        return bool(name) and self._types.get(name, TensorProto.FLOAT) in FLOATS
 
 
 def _stored(graph: onnx.GraphProto, types: dict[str, int]) -> dict[str, str]:
@@ -114,8 +168,9 @@ def _stored(graph: onnx.GraphProto, types: dict[str, int]) -> dict[str, str]:
 def _refused(
     node: onnx.NodeProto, shapes: graph_cost.Shapes, types: dict[str, int], stored: dict[str, str], limits: Limits
 ) -> str:
-    if limits.operators is not None and node.op_type not in limits.operators:
-        return f"operator {node.op_type} is not known there"
+    known = limits.operators is None or (graph_cost.is_standard(node) and node.op_type in limits.operators)
+    if not known:
+        return f"operator {graph_cost.called(node)} is not known there"
     names = [name for name in (*node.input, *node.output) if name in shapes]
     rank = max((len(shapes[name]) for name in names), default=0)
     if limits.max_rank is not None and rank > limits.max_rank:
@@ -127,6 +182,28 @@ def _refused(
     if limits.norm_weights is not None and weights not in (None, *limits.norm_weights):
         return f"LayerNormalization with {weights} weights, {', '.join(sorted(limits.norm_weights))} there"
     return ""
+
+
+def _unsized(node: onnx.NodeProto, unsized: dict[str, str]) -> str:
+    """The first of a layer's tensors without a static shape."""
+    return next((f"{unsized[name]} ({name})" for name in (*node.output, *node.input) if name in unsized), "")
+
+
+def _sizes(
+    graph: onnx.GraphProto, shapes: graph_cost.Shapes, types: dict[str, int], one: dict[str, str]
+) -> dict[str, int]:
+    """Bytes of what a device holds: not of what a quantizer left behind in the list of tensors, nor twice of one."""
+    used = {name for node in graph.node for name in (*node.input, *node.output)}
+    used |= {i.name for i in (*graph.input, *graph.output, *graph.initializer)}
+    there = [name for name in shapes if name in types and name in used and name not in one]
+    return {name: _bytes(shapes[name], types[name]) for name in there}
+
+
+def _largest(sizes: dict[str, int], unsized: dict[str, str]) -> str:
+    """The largest tensor with its size; how many have none."""
+    name = max(sizes, key=sizes.__getitem__, default="")
+    shown = f"{name} {sizes[name] / MB:.1f} MB" if name else "none"
+    return shown + (f", of those with static shapes ({len(unsized)} have none)" if unsized else "")
 
 
 def _too_large(sizes: dict[str, int], weights: int, limits: Limits) -> dict[str, str]:

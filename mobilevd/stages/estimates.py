@@ -7,16 +7,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from mobilevd.device import estimate
+from mobilevd.device import animate, estimate
 from mobilevd.stages import models
 
-GRAPHS = ("onnx/quantized.onnx", "onnx/float.onnx")
+NETWORKS = tuple(f"{animate.NETWORKS}/{name}" for name in (animate.QUANTIZED, animate.FLOAT))
 
 
 def rows(model: str, runtime: str) -> list[dict]:
     """One row per graph of ``model`` (an ONNX file, a bundle, or a phone's bundle): amounts, estimate, interval.
 
-    Errors: MobileVDError when there is no graph, or nothing is known of its precision or of ``runtime``.
+    The rows are no sum: a clip takes one of the networks, both encoders and the decoder, but intervals do not add.
+
+    Errors: MobileVDError when there is no graph, its work cannot be counted, or nothing is known of its precision or of
+    ``runtime``.
     """
     found = []
     for path in _graphs(model):
@@ -41,9 +44,14 @@ def shown(found: list[dict]) -> list[dict]:
     ]
 
 
+def lines(found: list[dict]) -> list[str]:
+    """Which rows lie beyond what was measured."""
+    return [f"{row['graph']}: {estimate.extrapolated(row['beyond'])}" for row in found if row["beyond"]]
+
+
 def _graphs(model: str) -> list[Path]:
     if model.endswith(".onnx"):
         return [Path(model)]
     folder = models.folder(model, "MODEL")
-    there = [folder / name for name in GRAPHS if (folder / name).is_file()]  # a phone bundle has no float graph
-    return there or [folder / GRAPHS[0]]
+    there = [folder / name for name in NETWORKS if (folder / name).is_file()]  # a phone bundle has no float graph
+    return there + sorted((folder / animate.ENDS).glob("*.onnx")) or [folder / NETWORKS[0]]

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobilevd.device import preflight
+from mobilevd.device import graph_cost, preflight
 from mobilevd.device.targets import HOST_CPU, NORM_WEIGHTS, SNAPDRAGON, Limits
 from mobilevd.errors import EffectError
 
@@ -118,3 +118,141 @@ def test_what_is_too_large_takes_its_nodes_share_of_the_flops_along_and_none_is_
     assert found.fallback_share == pytest.approx(whole)
     with pytest.raises(EffectError, match=f"{whole:.1%} of the FLOPs off the NPU"):
         found.require()
+
+
+def model(folder, nodes, border, weights=(), opset=18):
+    """A graph with inputs and outputs of these shapes: two dictionaries."""
+    given, made = ([helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in side.items()] for side in border)
+    graph = helper.make_graph(nodes, "g", given, made, list(weights))
+    imports = [
+        helper.make_opsetid("", opset),
+        *(helper.make_opsetid(name, 1) for name in ("com.acme", "com.microsoft")),
+    ]
+    onnx.save(helper.make_model(graph, opset_imports=imports), folder / "g.onnx")
+    return folder / "g.onnx"
+
+
+@pytest.mark.parametrize("axis", ["batch", None])
+def test_open_axes_are_refused_for_the_npu_and_taken_by_the_host(tmp_path, axis):
+    weights = helper.make_tensor("w", TensorProto.FLOAT, (4, 8), [1.0] * 32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"], name="first"), helper.make_node("Relu", ["a"], ["y"])]
+    path = model(tmp_path, nodes, ({"x": (axis, 4)}, {"y": (axis, 8)}), [weights])
+    found = preflight.check(path, SNAPDRAGON)
+    assert [str(finding) for finding in found.findings] == ["first: shape not static (a)", "y: shape not static (y)"]
+    with pytest.raises(EffectError, match="shape not static"):
+        found.require()
+    host = preflight.check(path, HOST_CPU)
+    assert host.findings == []
+    assert host.largest_tensor == "w 0.0 MB, of those with static shapes (3 have none)"
+
+
+@pytest.mark.parametrize("domain", ["com.acme", "com.microsoft"])
+def test_an_operator_is_known_by_its_domain_too_and_what_follows_a_foreign_one_has_no_known_shape(tmp_path, domain):
+    nodes = [helper.make_node("Relu", ["x"], ["a"], domain=domain, name="odd"), helper.make_node("Neg", ["a"], ["b"])]
+    nodes.append(helper.make_node("Add", ["b", "x"], ["y"]))
+    path = model(tmp_path, nodes, ({"x": (2, 2)}, {"y": (2, 2)}))
+    said = [str(finding) for finding in preflight.check(path, SNAPDRAGON).findings]
+    assert said[0] == f"odd: operator {domain}::Relu is not known there"
+    assert said[1:] == ["b: shape not known (b)", "y: shape not known (b)"]
+    assert preflight.check(path, HOST_CPU).findings == []
+
+
+@pytest.mark.parametrize("domain", ["ai.onnx", ""])
+def test_onnxs_operators_are_known_under_both_names_of_their_domain(tmp_path, domain):
+    path = model(tmp_path, [helper.make_node("Relu", ["x"], ["y"], domain=domain)], ({"x": (2, 2)}, {"y": (2, 2)}))
+    assert preflight.check(path, SNAPDRAGON).findings == []
+
+
+def quantized_sum(folder, reads="DequantizeLinear", point=TensorProto.UINT8, name="sum.{}"):
+    """y = x + x, then twice that, in QDQ form; ``reads``: what takes the first sum besides its QuantizeLinear."""
+    last = ["z"] if point else []
+    weights = [helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])]
+    weights += [helper.make_tensor("z", point, [], [0])] if point else []
+    nodes = []
+    for k, source in enumerate(("x", "a0", "a1")):
+        domain = {"domain": "com.microsoft"}
+        nodes.append(helper.make_node("QuantizeLinear", [source, "s", *last], [f"q{k}"], **domain))
+        nodes.append(helper.make_node("DequantizeLinear", [f"q{k}", "s", *last], [f"d{k}" if k < 2 else "y"], **domain))
+        nodes += [helper.make_node("Add", [f"d{k}"] * 2, [f"a{k}"], name=name.format(k))] if k < 2 else []
+    border = {"x": (10, 10)}, {"y": (10, 10)}
+    if reads != "DequantizeLinear":
+        nodes.append(helper.make_node(reads, ["a0" if reads == "Relu" else "d1"], ["other"]))
+        border[1]["other"] = (10, 10)
+    return model(folder, nodes, border, weights)
+
+
+def largest(path, limit):
+    found = preflight.check(path, replace(SNAPDRAGON, limits=Limits(tensor_bytes=limit)))
+    return [str(finding).split(" MB")[0] for finding in found.findings]
+
+
+def test_what_is_quantized_right_away_counts_once_and_in_its_quantized_size(tmp_path):
+    """100 bytes each; float32 at the border, where what is handed over is float."""
+    path = quantized_sum(tmp_path)
+    assert largest(path, 400) == []
+    assert largest(path, 399) == ["x: 0", "y: 0"]
+    assert largest(path, 99) == ["x: 0", "q0: 0", "sum.0: 0", "sum.1: 0", "y: 0"]
+    assert preflight.check(path, SNAPDRAGON).largest_tensor == "x 0.0 MB"
+    assert largest(quantized_sum(tmp_path, point=TensorProto.UINT16), 199)[1:4] == ["q0: 0", "sum.0: 0", "sum.1: 0"]
+    assert largest(quantized_sum(tmp_path, point=None), 100) == ["x: 0", "y: 0"]  # without a zero point: UINT8
+
+
+def test_a_layer_without_a_name_is_called_by_what_it_makes(tmp_path):
+    assert largest(quantized_sum(tmp_path, name=""), 99) == ["x: 0", "q0: 0", "a0: 0", "a1: 0", "y: 0"]
+    plain = model(tmp_path, [helper.make_node("Relu", ["x"], ["y"])], ({"x": (1, 1)}, {"y": (10, 10)}))
+    assert largest(plain, 99)[-1] == "y: 0"
+
+
+@pytest.mark.parametrize(("reads", "floats"), [("Relu", ["sum.0", "d0"]), ("Neg", ["d1"])])
+def test_a_tensor_that_a_float_operator_reads_counts_in_float(tmp_path, reads, floats):
+    """Relu of the first sum itself, which then runs in float on float inputs; Neg of the dequantized one."""
+    found = largest(quantized_sum(tmp_path, reads), 399)
+    assert sorted(found) == sorted(f"{layer}: 0" for layer in ("x", "y", "other", *floats))
+    assert largest(quantized_sum(tmp_path, reads), 400) == []
+
+
+@pytest.mark.parametrize(("kind", "more"), [("Relu", {}), ("Cast", {"to": TensorProto.FLOAT})])
+def test_a_tensor_that_a_float_operator_makes_counts_in_float_though_it_is_quantized_next(tmp_path, kind, more):
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])
+    nodes = [helper.make_node(kind, ["x"], ["a"], name="first", **more)]
+    nodes.append(helper.make_node("QuantizeLinear", ["a", "s"], ["q"]))
+    nodes.append(helper.make_node("DequantizeLinear", ["q", "s"], ["y"]))
+    path = model(tmp_path, nodes, ({"x": (10, 10)}, {"y": (10, 10)}), [scale])
+    if kind == "Cast":
+        changed = onnx.load(path)
+        changed.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+        onnx.save(changed, path)
+    assert sorted(largest(path, 399)) == ["first: 0", "x: 0", "y: 0"]
+
+
+def test_what_is_quantized_leaves_the_npu_with_the_layers_around_it(tmp_path):
+    """Both products read or make the tensor between them; its quantized form stands between Q and DQ alone."""
+    weights = [helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])]
+    weights += [helper.make_tensor(n, TensorProto.UINT8, (4, 4), [1] * 16) for n in ("v", "w")]
+    nodes = [helper.make_node("DequantizeLinear", [n, "s"], [f"{n}d"]) for n in ("v", "w")]
+    for k, (source, weight) in enumerate((("x", "vd"), ("a0", "wd"), ("a1", ""))):
+        nodes.append(helper.make_node("QuantizeLinear", [source, "s"], [f"q{k}"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"q{k}", "s"], [f"d{k}" if weight else "y"]))
+        nodes += [helper.make_node("MatMul", [f"d{k}", weight], [f"a{k}"], name=f"product.{k}")] if weight else []
+    path = model(tmp_path, nodes, ({"x": (2, 4)}, {"y": (2, 4)}), weights)
+    found = preflight.check(path, replace(SNAPDRAGON, limits=Limits(tensor_bytes=15)))
+    assert {f.layer: f.share for f in found.findings} == {"x": 0, "y": 0, "v": 0.5, "w": 0.5}
+    found = preflight.check(path, replace(SNAPDRAGON, limits=Limits(tensor_bytes=7)))
+    assert {f.layer: f.share for f in found.findings}["product.0"] == 1.0
+
+
+def test_what_a_quantizer_left_behind_in_the_list_of_tensors_is_none(tmp_path):
+    graph = onnx.load(planted(tmp_path, "Relu", (2, 2)))
+    graph.graph.value_info.append(helper.make_tensor_value_info("gone", TensorProto.FLOAT, (10, 10)))
+    onnx.save(graph, tmp_path / "g.onnx")
+    assert preflight.check(tmp_path / "g.onnx", SNAPDRAGON).largest_tensor == "x 0.0 MB"
+
+
+def test_the_networks_tensors_are_quantized_but_for_its_inputs_and_their_reshapes(graphs):
+    graph, _, types = graph_cost.load(graphs.quantized_path)
+    one = preflight._Quantized(graph, types).stands_for()
+    made = {name: node for node in graph.node for name in node.output if node.op_type != "QuantizeLinear"}
+    left = [name for name in made.keys() - one.keys() if types[name] in preflight.FLOATS]
+    assert {made[name].op_type for name in left if name != graph.output[0].name} <= {"Reshape", "Unsqueeze"}
+    assert len(one) > 100 * len(left)
+    assert all(types[name] not in preflight.FLOATS for name in one.values())
