@@ -9,6 +9,7 @@ from metaflow.exception import MetaflowNotFound
 
 from mobilevd import alerts, journal
 from mobilevd.artifacts import StageRecord
+from mobilevd.secrecy import sanitised
 from mobilevd.stages import plan
 
 TRAINED = ("TrainFlow", "TrainNodesFlow", "RetrainFlow")
@@ -31,10 +32,10 @@ class Watched:
         if error is None:
             journal.say("stage ended", seconds=seconds)
             return
-        last = current.retry_count >= _retries(self.flow)
-        journal.say("stage failed", seconds=seconds, error=f"{kind.__name__}: {error}", last_attempt=last)
+        last, why = current.retry_count >= _retries(self.flow), sanitised(f"{kind.__name__}: {error}")
+        journal.say("stage failed", seconds=seconds, error=why, last_attempt=last)
         if last and isinstance(error, Exception):
-            journal.say("dead letter", address=alerts.dead_letter(*self._letter(f"{kind.__name__}: {error}")))
+            journal.say("dead letter", address=alerts.dead_letter(*self._letter(why)))
 
     def _letter(self, error: str) -> tuple[str, str, dict]:
         made = {name: record.get("artifacts", {}) for name, record in getattr(self.flow, "records", {}).items()}

@@ -1,7 +1,7 @@
 """Telling people: a dead letter for every task that failed for good, and a line to ``$MOBILEVD_WEBHOOK``.
 
-**Keeps** a webhook that does not answer hides no error and stops no run (``tests/test_alerts.py``). The body has a
-``text``, as Slack and its like read it, and the facts beside it.
+**Keeps** a webhook that does not answer hides no error and stops no run; neither letter nor body holds a secret
+(``tests/test_alerts.py``). The body has a ``text``, as Slack and its like read it, and the facts beside it.
 """
 
 import json
@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 from mobilevd import remote
 from mobilevd.artifacts import write_json
 from mobilevd.errors import MobileVDError
+from mobilevd.secrecy import sanitised, sanitised_facts
 
 WEBHOOK, LETTERS = "MOBILEVD_WEBHOOK", "dead-letters"
 PATIENCE_S = 10
@@ -29,7 +30,7 @@ def tell(text: str, **facts: Any) -> bool:
     try:
         return post(text, **facts)
     except (OSError, HTTPException) as error:
-        log.warning("the webhook did not take the alert (%s): %s", type(error).__name__, text)
+        log.warning("the webhook did not take the alert (%s): %s", type(error).__name__, sanitised(text))
         return False
 
 
@@ -40,14 +41,14 @@ def post(text: str, **facts: Any) -> bool:
         return False
     if urlsplit(url).scheme not in ("http", "https"):
         raise OSError("not an http address")
-    body = json.dumps({"text": text} | facts, default=str).encode()
+    body = json.dumps(sanitised_facts({"text": text} | facts)).encode()
     with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=PATIENCE_S):
         return True
 
 
 def dead_letter(run: str, name: str, facts: dict[str, Any]) -> str:
     """Write why a task failed for good beside its run (a folder or ``s3://…``), and tell; returns where it lies."""
-    address = f"{run}/{LETTERS}/{name}.json"
+    address, facts = f"{run}/{LETTERS}/{name}.json", sanitised_facts(facts)
     if remote.is_remote(run):
         remote.write(address, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
     else:

@@ -45,7 +45,7 @@ def sample_data(
 def retention(
     runs: Annotated[str | None, typer.Option(help="A folder or s3://… (default: $MOBILEVD_RUNS, or runs/).")] = None,
     model: Annotated[
-        str, typer.Option(help="The registered model whose versions keep what they refer to.")
+        str, typer.Option(help="A model that the right registry knows; versions of all its models keep theirs.")
     ] = "mobilevd",
     days: Annotated[float, typer.Option(help="Whatever is younger stays.", min=0.0)] = 14.0,
     remove: Annotated[bool, typer.Option("--apply", help="Remove; without it nothing is touched.")] = False,

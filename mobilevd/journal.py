@@ -1,16 +1,16 @@
 """What happens, line by line with the ids of run, stage and task; JSON with ``MOBILEVD_LOG=json``, else for people.
 
-**Keeps** every line of the project's loggers carries the ids, and none an address's password
-(``tests/test_journal.py``).
+**Keeps** every line of the project's loggers carries the ids, and none a secret (``tests/test_journal.py``).
 """
 
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping
+
+from mobilevd.secrecy import sanitised_facts
 
 FORMAT = "MOBILEVD_LOG"
 log = logging.getLogger("mobilevd")
@@ -26,15 +26,16 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         told = {"at": at, "level": record.levelname.lower(), "event": record.getMessage(), **self.ids}
-        return _without_passwords(json.dumps(told | getattr(record, "facts", {}), ensure_ascii=False, default=str))
+        return json.dumps(sanitised_facts(told | getattr(record, "facts", {})), ensure_ascii=False)
 
 
 class Words(logging.Formatter):
     """The same for people: the event, then what it adds."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = ", ".join(f"{name} {value}" for name, value in getattr(record, "facts", {}).items())
-        return _without_passwords(record.getMessage() + (f": {facts}" if facts else ""))
+        event, *facts = sanitised_facts({"": record.getMessage()} | getattr(record, "facts", {})).items()
+        said = ", ".join(f"{name} {value}" for name, value in facts)
+        return event[1] + (f": {said}" if said else "")
 
 
 def start(ids: Mapping[str, str]) -> None:
@@ -48,7 +49,3 @@ def start(ids: Mapping[str, str]) -> None:
 def say(event: str, **facts: object) -> None:
     """One line: what happened, and the figures and ids that belong to it."""
     log.info(event, extra={"facts": facts})
-
-
-def _without_passwords(text: str) -> str:
-    return re.sub(r"(?<=://)[^/\s\"]*@", "", text)

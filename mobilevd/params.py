@@ -90,15 +90,19 @@ class Recipe(Section):
         """Stage → the stage before it, with whose heads it goes on."""
         return {s: giver for s, giver in PREVIOUS.items() if getattr(self, s).adversarial.heads_from == "previous"}
 
-    @property
-    def digest(self) -> str:
-        """sha256 over the canonical JSON of every value that changes what a run makes, defaults included.
+    def what(self) -> dict[str, Any]:
+        """Every value that changes what a run makes, defaults included, section by section.
 
         ``HOW`` counts as its defaults: a training may go on, and a stage be used again, where memory is cut otherwise.
         """
         values = self.model_dump(mode="json", exclude=dict.fromkeys(OPERATIONS, True) | TELLING)
         values["training"] |= {key: Training.model_fields[key].default for key in HOW}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return values
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical JSON of ``what``."""
+        return hashlib.sha256(json.dumps(self.what(), sort_keys=True).encode()).hexdigest()
 
 
 class _Gates(Section):

@@ -1,6 +1,7 @@
 """A dead letter lies beside its run and is told to a real receiver; one that fails hides nothing."""
 
 import json
+import logging
 
 import pytest
 import receiver
@@ -39,6 +40,35 @@ def test_a_dead_letter_lies_beside_its_run_and_is_told(told, tmp_path, monkeypat
     [message] = told
     assert message["text"] == "TrainFlow/7/finetune/3 failed for good: EffectError: nothing saved"
     assert message.items() >= FACTS.items()
+
+
+SECRETS = ("s3cretvalue123", "hf_" + "aB3" * 11, "u:pw@")
+LEAK = "HTTPError: 401 token={} {} for https://{}h/x".format(*SECRETS)
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_no_secret_is_in_a_stored_letter_or_in_a_posted_body(told, tmp_path, monkeypatch, where):
+    seaweed.use(monkeypatch)
+    monkeypatch.setenv("QAIHUB_API_TOKEN", SECRETS[0])
+    runs = str(tmp_path) if where == "folder" else f"s3://bucket/secrets/{tmp_path.name}"
+    leaking = FACTS | {"error": LEAK, "again": f"resume {SECRETS[0]}", "made": {"funnel": {"why": LEAK}}}
+    alerts.dead_letter(f"{runs}/TrainFlow/7", "finetune-3", leaking)
+    assert alerts.tell(LEAK, why=[LEAK])
+    [letter] = alerts.letters(runs)
+    written = json.dumps(letter) + json.dumps(list(told))
+    assert len(told) == 2
+    assert [secret for secret in SECRETS if secret in written] == []
+    assert letter["error"] == "HTTPError: 401 token=*** *** for https://h/x"
+    assert letter.items() >= {key: value for key, value in FACTS.items() if key != "error"}.items()
+
+
+def test_no_secret_is_in_the_line_of_an_alert_that_was_not_taken(told, caplog, monkeypatch):
+    monkeypatch.setenv("QAIHUB_API_TOKEN", SECRETS[0])
+    told.code = 500
+    with caplog.at_level(logging.WARNING):
+        assert not alerts.tell(LEAK)
+    assert "HTTPError: 401 token=***" in caplog.text
+    assert [secret for secret in SECRETS if secret in caplog.text] == []
 
 
 def test_for_people_a_letter_says_when_which_why_and_how_to_go_on():

@@ -157,6 +157,12 @@ def test_the_guides_recipe_has_the_time_and_the_money_that_its_forecast_asks_for
     assert f"--tflops 60` says {longest:.1f} h for finetune" in guide
     for row in shared[:-1]:
         assert recipe.machines.of(row["stage"]).minutes > 1.25 * 60 * row["hours"], row["stage"]
+    clips_gb, training_gb = (row["disk, GB"] for row in shared[:2])
+    assert f"says {training_gb:.0f} GB of disk for a training stage and {clips_gb:.0f} for the clips" in guide
+    for row in shared[:-1]:
+        own = 0.0 if row["stage"] == "prepare" else row["disk, GB"]
+        assert recipe.machines.of(row["stage"]).disk_gb > 1.25 * (own + clips_gb), row["stage"]
+    assert recipe.machines.of("encode").disk_gb > 1.25 * clips_gb
     cost, one = (rows[-1]["device-hours"] * 4.92 for rows in (shared, alone))
     assert f"says {shared[-1]['device-hours']:.1f} device-hours" in guide
     assert f"about {round(cost, -1):,.0f} USD" in guide

@@ -1,7 +1,8 @@
-"""Every line carries the ids of its task, as JSON where a machine reads it, and no password."""
+"""Every line carries the ids of its task, as JSON where a machine reads it, and no secret."""
 
 import json
 import logging
+import timeit
 
 import pytest
 
@@ -44,3 +45,27 @@ def test_a_password_in_an_address_is_in_no_line(monkeypatch, capsys, form):
     said = capsys.readouterr().err
     assert "planted" not in said
     assert "https://host/x" in said
+
+
+@pytest.mark.parametrize("form", ["json", "words"])
+def test_no_secret_of_any_kind_is_in_a_line(monkeypatch, capsys, form):
+    hidden = ("s3cretvalue123", "hf_" + "aB3" * 11, "u:pw@", "swordfish")
+    leak = "HTTPError: 401 token={} {} for https://{}h/x".format(*hidden)
+    monkeypatch.setenv("QAIHUB_API_TOKEN", hidden[0])
+    monkeypatch.setenv(journal.FORMAT, form)
+    journal.start(IDS)
+    journal.say(f"asked {leak}", error=leak, api_token=hidden[3], tried=[leak], seconds=1.5)
+    said = capsys.readouterr().err
+    assert said.count("HTTPError: 401 token=*** *** for https://h/x") == 3
+    assert [secret for secret in hidden if secret in said] == []
+    if form == "json":
+        assert json.loads(said).items() >= (IDS | {"seconds": 1.5, "api_token": "***"}).items()
+
+
+def test_a_line_costs_little_in_a_large_environment(monkeypatch):
+    for number in range(300):
+        monkeypatch.setenv(f"A_SERVICE_WITH_A_LONG_NAME_{number}_PORT", "tcp://10.0.0.1:443")
+    record = logging.LogRecord("mobilevd", logging.INFO, "", 1, "stage ended", (), None)
+    record.facts = {"seconds": 1.5, "error": "x" * 200}
+    line = journal.Lines(IDS)
+    assert min(timeit.repeat(lambda: line.format(record), number=10, repeat=10)) / 10 < 0.005

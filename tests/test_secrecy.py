@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mobilevd.secrecy import sanitised
+from mobilevd.secrecy import sanitised, sanitised_facts
 
 OPEN = {
     "hugging face": "hf_" + "aB3" * 11,
@@ -57,6 +57,25 @@ def test_json_stays_json():
     told = {"api_token": "swordfish", "why": f"with {OPEN['github']}", "num_memory_tokens": 4, "token": 17, "n": None}
     clean = json.loads(sanitised(json.dumps(told)))
     assert clean == {"api_token": "***", "why": "with ***", "num_memory_tokens": 4, "token": 17, "n": None}
+
+
+def test_facts_are_cleaned_at_any_depth_and_stay_json_even_where_a_key_is_cut_off(monkeypatch):
+    monkeypatch.setenv("LAB_SECRET", 'open "sesame"')
+    cut = "-----BEGIN RSA PRIVATE KEY-----\nMIIE, and the rest is lost"
+    told = {
+        "error": cut,
+        "api_token": "two words",
+        "made": {"why": [f"with {OPEN['github']}", 'open "sesame"']},
+        "n": 4,
+    }
+    assert json.loads(json.dumps(sanitised_facts(told | {"ok": True, "at": None}))) == {
+        "error": "***",
+        "api_token": "***",
+        "made": {"why": ["with ***", "***"]},
+        "n": 4,
+        "ok": True,
+        "at": None,
+    }
 
 
 def test_what_the_environment_calls_a_secret_is_taken_out_and_the_rest_of_it_stays(monkeypatch):

@@ -47,13 +47,14 @@ def same(recipe: Recipe, data_md5: str) -> Judged | None:
 
 
 def records(run_id: str) -> dict[str, StageRecord]:
-    """What every stage of a run left, by the stage's name, as the run wrote it down. Errors: MobileVDError."""
+    """What every stage of a run left, by the stage's name, as the run wrote it down; of a run that is not the
+    project's, nothing. Errors: MobileVDError."""
     client = tracking.connect()
     with tracking.told("MLflow does not tell the run's stages", kept=KEPT), tempfile.TemporaryDirectory() as aside:
         experiment = client.get_run(run_id).info.experiment_id
         stages = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=AT_MOST)
         found = {}
-        for run in stages:
+        for run in (one for one in stages if "stage" in one.data.tags):
             file = client.download_artifacts(run.info.run_id, "record.json", _new(aside, run.info.run_id))
             found[run.info.run_name] = StageRecord.model_validate_json(Path(file).read_bytes())
     return found

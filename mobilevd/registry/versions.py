@@ -6,10 +6,11 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mobilevd.artifacts import file_sha256
@@ -20,11 +21,12 @@ from mobilevd.secrecy import sanitised
 REPORT_FOLDER = "pages/gates"
 LEDGER = "MOBILEVD_LEDGER"
 KEPT = "every version and the ledger"
+AT_ONCE = 500  # of a search's answer; the rest is on its next pages
 
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version: where its bundle lies, the run it came from, and what was noted on it."""
+    """One registered version: where its bundle lies, the run it came from ("" for none), and what was noted on it."""
 
     model: str
     number: str
@@ -58,6 +60,15 @@ def every(model: str) -> list[Version]:
     client = tracking.connect()
     with tracking.told("MLflow does not tell the versions", kept=KEPT):
         return [_version(found) for found in client.search_model_versions(f"name='{_checked(model)}'")]
+
+
+def of_all_models() -> list[Version]:
+    """All versions of every registered model, others' models too. Errors: MobileVDError when MLflow does not answer."""
+    client = tracking.connect()
+    with tracking.told("MLflow does not tell the models", kept=KEPT):
+        named = [_quoted(model.name) for model in _whole(client.search_registered_models)]
+        found = [item for name in named for item in _whole(client.search_model_versions, f"name={name}")]
+    return [_version(item) for item in found]
 
 
 def find(model: str, number: str, where: str = "--version") -> Version:
@@ -174,8 +185,23 @@ def _shared(model: str) -> str:
     return home.rstrip("/")
 
 
+def _whole(search: Callable[..., Any], asked: str | None = None) -> Iterator[Any]:
+    """Everything that a search of MLflow's finds, page by page."""
+    token = None
+    while True:
+        page = search(asked, AT_ONCE, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _quoted(name: str) -> str:
+    """A name as MLflow's filters read it; those of others may have signs that ours never have."""
+    return f'"{name}"' if "'" in name else f"'{name}'"
+
+
 def _version(found) -> Version:
-    return Version(found.name, str(found.version), found.run_id, found.source, dict(found.tags))
+    return Version(found.name, str(found.version), found.run_id or "", found.source, dict(found.tags))
 
 
 def _local(address: str) -> Path | None:

@@ -25,7 +25,6 @@ BACKWARD = 3  # a pass with its gradients costs three passes
 CRITIC = 4  # the frozen encoder: real and fake for its heads, and the fake again with gradients to the pixels
 VALIDATED = 16  # clips of each validation
 STATES = 16 + 4  # bytes a trained parameter: weight, gradient, two moments of Adam; and the average
-KEPT = 3  # checkpoints: the last two and the best
 PIXEL, LATENT = 1, 2  # bytes
 TOKENS = 1024
 TRAINED = ("finetune", "distill", "prune", "funnel")
@@ -132,7 +131,9 @@ def assumptions(recipe: Recipe, speed: Speed, clips: int) -> list[str]:
         "that half is the share of its parameters",
         f"memory of a device: weights, gradients, Adam, average ({STATES} bytes a parameter), the frozen encoder",
         "and what a batch keeps for its gradients, counted with plain attention, half of it in bf16 and fp16",
-        f"{KEPT} checkpoints of a stage at once; decoding of videos, FVD features and ONNX work are not counted",
+        f"{_checkpoints(recipe)} checkpoints of a stage at once: keep_last, the best if kept, the one being written;",
+        "one more while an alarm is on; the base, and clips that a machine fetches, lie on its disk besides",
+        "decoding of videos, FVD features and ONNX work are not counted",
         "profile waits for devices, gate and register for nothing: minutes, and none on a GPU",
     ]
 
@@ -187,9 +188,14 @@ def _disks(recipe: Recipe, net: Network, clips: int) -> dict[str, float]:
     frames, channels, height, width = net.latents
     pixels = frames * 3 * recipe.clip.height * recipe.clip.width * PIXEL
     latent = ((frames + 1) * channels * height * width + TOKENS) * LATENT
-    training = KEPT * net.params * (STATES - 4) / 1e9 + net.params * 4 / 1e9
+    training = _checkpoints(recipe) * net.params * (STATES - 4) / 1e9 + net.params * 4 / 1e9
     found = {"prepare": clips * (pixels + latent) / 1e9, "quantize": net.params * 5 / 1e9}
     return found | dict.fromkeys(TRAINED, training)
+
+
+def _checkpoints(recipe: Recipe) -> int:
+    """How many lie there at once: the next one is written whole before an old one goes."""
+    return recipe.training.keep_last + recipe.training.keep_best + 1
 
 
 def _pass(unet: VideoUNet, shape: tuple[int, ...], device: str) -> None:

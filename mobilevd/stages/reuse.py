@@ -23,6 +23,7 @@ NEEDS = {  # stage → the stages whose artifacts it reads
     "profile": ("prepare", "quantize"),
     "evaluate": ("prepare", "finetune", "distill", "prune", "funnel", "quantize"),
 }
+TRAINED = ("finetune", "distill", "prune", "funnel")  # the only ones that read the section ``training``
 AT_INFERENCE = ("motion_bucket", "augmentation_sigma")  # of evaluate, and read by every stage that trains
 READ_BY_NO_STAGE = {"name", "gates", "registry", *OPERATIONS}
 
@@ -46,9 +47,13 @@ def still_valid(
 
 
 def reads(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """Every value of the recipe that ``stage`` may read; a section that belongs to no stage is read by all."""
-    values = recipe.model_dump(mode="json")
-    common = {key: value for key, value in values.items() if key not in READ_BY_NO_STAGE and key not in CHAIN}
+    """Every value that changes what ``stage`` makes; a section that belongs to no stage is read by all.
+
+    What the recipe's digest leaves out is left out here by the same function: it never costs a training.
+    """
+    values = recipe.what()
+    elsewhere = READ_BY_NO_STAGE | set(CHAIN) | (set() if stage in TRAINED else {"training"})
+    common = {key: value for key, value in values.items() if key not in elsewhere}
     settings = {key: values["evaluate"][key] for key in AT_INFERENCE if stage != "prepare"}
     return common | {stage: values[stage], "at_inference": settings}
 

@@ -1,7 +1,7 @@
 """What a run starts from: SVD from the hub or a folder, or the embedded pocket base; one loader for all.
 
-**Keeps** safetensors only, no tensor missing or extra, the pocket's digests checked on every load
-(``tests/svd/test_base.py``).
+**Keeps** safetensors only, no tensor missing or extra, the pocket's digests checked on every load; half-precision
+copies beside full weights are neither fetched nor counted (``tests/svd/test_base.py``, ``test_base_of_hub.py``).
 """
 
 import hashlib
@@ -32,6 +32,7 @@ POCKET = "pocket"
 PARTS, VAE_CONFIG = ("unet", "vae", "image_encoder"), "vae/config.json"
 SVDS_SCALE = 0.18215  # what diffusers' autoencoder takes where its configuration says nothing
 DOWNLOADED = ["model_index.json", "*/config.json", "*/*.json", "*/*.safetensors"]
+HALF = ".fp16"  # in the names of half-precision copies, which nothing reads where the full weights are
 MISFIT = "The base's weights do not fit its configuration"
 
 diffusers_logging.disable_progress_bar()
@@ -117,15 +118,16 @@ class Base:
             )
 
     def _digest_of(self, parts: tuple[str, ...]) -> str:
-        files = [p for part in parts for p in sorted((self.folder / part).iterdir()) if p.is_file()]
+        files = [path for part in parts for path in _counted(self.folder / part)]
         lines = [f"{p.relative_to(self.folder).as_posix()} {artifacts.file_sha256(p)}" for p in files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def load(base: str) -> Base:
-    """Find the base: "pocket", a folder in diffusers layout, or a hub id ("stabilityai/…").
+    """Find the base: "pocket", a folder in diffusers layout, or a hub id ("stabilityai/…", "stabilityai/…@revision").
 
-    Errors: RecipeError when it cannot be found or is no SVD; IntegrityError when the pocket's files were changed.
+    Errors: RecipeError when it cannot be found, is not handed out or is no SVD; IntegrityError when the pocket's files
+    were changed.
     """
     folder = pocket_folder() if base == POCKET else _located(base)
     if base == POCKET:
@@ -148,7 +150,7 @@ def scaling_factor(base: str) -> float:
     Errors: RecipeError when it cannot be found.
     """
     folder = pocket_folder() if base == POCKET else _folder(base)
-    folder = folder if folder.is_dir() else _downloaded(base, [VAE_CONFIG])
+    folder = folder if folder.is_dir() else _fetched(base, [VAE_CONFIG])
     return float(json.loads((folder / VAE_CONFIG).read_text(encoding="utf-8")).get("scaling_factor", SVDS_SCALE))
 
 
@@ -167,19 +169,40 @@ def _folder(base: str) -> Path:
     return folder if folder.is_absolute() or folder.exists() else project_root() / folder
 
 
-def _downloaded(base: str, patterns: list[str] = DOWNLOADED) -> Path:
+def _downloaded(base: str) -> Path:
+    """A base at the hub, in full precision; in half precision too where a part has no other weights."""
+    folder = _fetched(base, DOWNLOADED, [f"*{HALF}*"])
+    full = all(any((folder / part).glob("*.safetensors")) for part in PARTS)
+    return folder if full else _fetched(base, DOWNLOADED)
+
+
+def _fetched(base: str, patterns: list[str], but: list[str] | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    name, _, revision = base.partition("@")
     try:
-        return Path(snapshot_download(base, allow_patterns=patterns))
+        found = snapshot_download(name, revision=revision or None, allow_patterns=patterns, ignore_patterns=but)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise RecipeError(
-            "The base cannot be found",
-            got=f"{base} ({type(error).__name__})",
-            allowed=f"{POCKET}, a folder in diffusers layout, or a hub id that this machine can reach",
-            where="base: in the recipe",
-        ) from None
+        raise _refusal(base, error) from None
+    return Path(found)
+
+
+def _refusal(base: str, error: Exception) -> RecipeError:
+    """What to do about a base that the hub did not give; it says 401 of one that is not there and of a closed one."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    got, page = f"{base} ({type(error).__name__})", f"https://huggingface.co/{base.partition('@')[0]}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, RevisionNotFoundError):
+        what, allowed = "The base has no such revision", f"a branch, tag or commit of {page}"
+    elif isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        what = "The hub does not hand out the base: it is gated, private or not there"
+        allowed = f"accept the licence at {page} and set HF_TOKEN, in machines.secrets on a cluster"
+    else:
+        what = "The base cannot be found"
+        allowed = f"{POCKET}, a folder in diffusers layout, or a hub id that this machine can reach"
+    return RecipeError(what, got=got, allowed=allowed, where="base: in the recipe")
 
 
 def _check_layout(folder: Path, base: str) -> None:
@@ -217,16 +240,22 @@ def _load(kind: type, folder: Path):
 
 def _stored(folder: Path) -> tuple[str | None, list[Path]]:
     """The variant to read, and its files: one, or the shards that an index lists."""
-    found = [path for path in folder.iterdir() if ".safetensors" in path.suffixes]
-    whole = [path for path in found if ".fp16" not in path.name]
-    chosen = whole or found
+    chosen = [path for path in _counted(folder) if ".safetensors" in path.suffixes]
     if not chosen:
         raise RecipeError(
             "The base has no safetensors weights", got=str(folder), allowed="*.safetensors", where="base:"
         )
     indices = [path for path in chosen if path.suffix == ".json"]
     listed = {name for index in indices for name in json.loads(index.read_bytes())["weight_map"].values()}
-    return None if whole else "fp16", [folder / name for name in sorted(listed)] or chosen
+    half = all(HALF in path.name for path in chosen)
+    return "fp16" if half else None, [folder / name for name in sorted(listed)] or chosen
+
+
+def _counted(folder: Path) -> list[Path]:
+    """The files of one part, without half-precision copies of weights that are there in full."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    full = [path for path in files if HALF not in path.name]
+    return full if any(".safetensors" in path.suffixes for path in full) else files
 
 
 def _misfits(told: dict) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from mobilevd import cli, params
@@ -11,6 +12,7 @@ from mobilevd.errors import RecipeError
 from mobilevd.operations import Machines
 from mobilevd.stages import forecast
 from mobilevd.stages.forecast import Speed
+from mobilevd.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 HUNDRED = Speed(100.0, "as given", 8)
@@ -39,6 +41,23 @@ def test_memory_and_disk_follow_the_parameters_the_batch_and_the_clips(paper):
     assert paper["prepare"]["disk, GB"] == pytest.approx(100_000 * (pixels + latents) / 1e9)
     assert paper["all"]["disk, GB"] == pytest.approx(sum(r["disk, GB"] for s, r in paper.items() if s != "all"))
     assert paper["all"]["memory, GB"] == max(r["memory, GB"] for s, r in paper.items() if s != "all")
+
+
+def test_disk_counts_every_checkpoint_that_lies_there_while_the_next_is_written(tmp_path):
+    """The same number as a training's own folder holds at its fullest."""
+    recipe = params.load(ROOT / "recipes" / "smoke.yaml")
+    for keep_last, keep_best in ((2, True), (4, True), (3, False)):
+        kept = Checkpoints(tmp_path / f"{keep_last}", "of one training", keep_last, keep_best)
+        fullest = 0
+        for step in range(1, 9):  # the first is the best
+            fullest = max(fullest, len(list(kept.folder.glob("step-*"))) + 1)
+            kept.save(step, {"net": {"weight": torch.zeros(1)}}, {}, score=float(step))
+        changed = recipe.training.model_copy(update={"keep_last": keep_last, "keep_best": keep_best})
+        changed = recipe.model_copy(update={"training": changed})
+        net = forecast.network(changed)
+        training = {row["stage"]: row["disk, GB"] for row in forecast.rows(changed, HUNDRED, 100)}["distill"]
+        assert training == pytest.approx(net.params * (16 * fullest + 4) / 1e9)
+        assert f"{fullest} checkpoints of a stage at once" in " ".join(forecast.assumptions(changed, HUNDRED, 100))
 
 
 def test_more_steps_cost_more_and_more_devices_more_of_them_at_once():

@@ -53,6 +53,14 @@ def records(tmp_path) -> dict[str, StageRecord]:
         ({"prune__keep": 2}, CHAIN[3:]),
         ({"distill__temporal_multiscale": {"down": "stride"}}, CHAIN[2:]),
         ({"finetune__steps": 2}, CHAIN[1:]),
+        ({"training__health": {"patience": 30}}, CHAIN[1:]),
+        ({"training__precision": "bf16"}, CHAIN[1:]),
+        ({"training__workers": 3}, ()),
+        ({"training__shard": True}, ()),
+        ({"training__gradient_checkpointing": True}, ()),
+        ({"training__resume": {"distill": "elsewhere"}}, ()),
+        ({"registry__live": True}, ()),
+        ({"profile__phone": {"timeout_minutes": 7}}, ()),
         ({"evaluate__motion_bucket": 100}, CHAIN[1:]),
         ({"prepare__windows_per_source": 3}, CHAIN),
         ({"seed": 1}, CHAIN),
@@ -65,6 +73,17 @@ def test_only_the_stages_that_a_change_reaches_run_again(records, changes, again
     assert [stage for stage in CHAIN if stage not in {record.stage for record in kept.values()}] == list(again)
     assert {record.recipe_digest for record in kept.values()} <= {after.digest}
     assert all(recipe().digest in record.facts["reused"] for record in kept.values())
+
+
+@pytest.mark.parametrize("key", ["workers", "shard", "gradient_checkpointing", "resume", "live", "timeout_minutes"])
+def test_what_the_digest_does_not_count_is_read_by_no_stage(key):
+    """Else a champion's run would be thrown away for a recipe that is, by its digest, the champion's own."""
+    changes = {"workers": 3, "shard": True, "gradient_checkpointing": True, "resume": {"prune": "elsewhere"}}
+    places = {"live": {"registry__live": True}, "timeout_minutes": {"profile__phone": {"timeout_minutes": 7}}}
+    changed = recipe(**places.get(key) or {f"training__{key}": changes[key]})
+    assert changed != recipe()
+    assert changed.digest == recipe().digest
+    assert [stage for stage in CHAIN if reuse.reads(changed, stage) != reuse.reads(recipe(), stage)] == []
 
 
 def test_a_stage_that_did_not_leave_the_heads_that_are_asked_for_runs_again(records, tmp_path):
