@@ -34,15 +34,18 @@ class AiHub:
     """``address``, what was sent to it, and what shall go wrong.
 
     ``fail``: kinds of job; ``polls``: how often a job is looked at before it ends, ``left`` for those that are there;
-    ``cuts``: of uploads; ``noise``.
+    ``cuts``: of uploads; ``noise``; ``expired``: jobs whose outputs are, and whose models are gone; ``missing``: the
+    status of what is gone, as a job is that was popped from ``jobs``.
     """
 
     def __init__(self):
         self.fail: set[str] = set()
-        self.polls, self.cuts, self.noise = 1, 0, 0.0
+        self.polls, self.cuts, self.noise, self.missing = 1, 0, 0.0, 404
         self.blobs: dict[str, dict[int, bytes]] = {}
         self.jobs: dict[str, pb.Job] = {}
         self.asked: list[str] = []
+        self.expired: set[str] = set()
+        self.makers: dict[str, str] = {}
         self.left: dict[str, int] = {}
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -82,7 +85,7 @@ class AiHub:
         job.hub_version = "aihub-2026.11.01"
         if kind != "inference":
             target = self.new("m")
-            self.blobs[target] = self.blobs[inner.model.model_id]
+            self.blobs[target], self.makers[target] = self.blobs[inner.model.model_id], name
             kinds = {"compile": pb.MODEL_TYPE_QNN_CONTEXT_BINARY, "quantize": pb.MODEL_TYPE_ONNX}
             inner.target_model.CopyFrom(pb.Model(model_id=target, model_type=kinds[kind], producer_id=name))
         if kind == "compile":
@@ -116,7 +119,7 @@ class AiHub:
         with h5py.File(stored, "w") as file:
             dataset_entries_to_h5({session.get_outputs()[0].name: outputs}, file)
         dataset = self.new("d")
-        self.blobs[dataset] = {0: stored.getvalue()}
+        self.blobs[dataset], self.makers[dataset] = {0: stored.getvalue()}, name
         layers = [
             pb.LayerDetail(name=n, layer_type_name=k, compute_unit=f"COMPUTE_UNIT_{u}", execution_time=t)
             for n, k, u, t in LAYERS
@@ -159,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             answer = self._api(parts[2:], {k: v[0] for k, v in parse_qs(address.query).items()}, body)
             missing = json.dumps({"detail": "could not be found"}).encode()
-            self._send(missing, 404, "application/json") if answer is None else self._send(answer.SerializeToString())
+            self._send(missing, self.hub.missing, "application/json") if answer is None else self._send(
+                answer.SerializeToString()
+            )
 
     def _send(self, body: bytes, status: int = 200, kind: str = "application/x-protobuf", **headers: str) -> None:
         self.send_response(status)
@@ -202,14 +207,15 @@ class _Handler(BaseHTTPRequestHandler):
                 etags = pb.FileMultipartUploadComplete.FromString(body).etags
                 return made(name if len(etags) == len(hub.blobs[name]) else "")
             case ("GET", "models", name, "download"):
-                return self._download(name, "network.bin")
+                return None if hub.makers.get(name) in hub.expired else self._download(name, "network.bin")
             case ("GET", "datasets", name, "upload_url"):
                 url = pb.FileUploadURL(url=f"{hub.address}/form/{name}/0", file_field_name="file")
                 return pb.FileUploadResponse(url=url)
             case ("PATCH", "datasets", name):
                 return made(name)
             case ("GET", "datasets", name):
-                return pb.Dataset(dataset_id=name)
+                ended = {"expiration_time": {"seconds": 1}} if hub.makers.get(name) in hub.expired else {}
+                return pb.Dataset(dataset_id=name, **ended)
             case ("GET", "datasets", name, "download_data"):
                 return self._download(name, "outputs.h5")
             case ("POST", "jobs"):

@@ -72,12 +72,17 @@ class Phone:
 
 
 def _listed() -> dict[str, str]:
-    """Serial → state of everything that is plugged in."""
-    done = subprocess.run([ADB, "devices"], capture_output=True, text=True, check=False, timeout=SHORT_S)
+    """Serial → state of everything that is plugged in. Lines without a tab are adb's own talk, of its server."""
+    how = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": SHORT_S}
+    try:
+        done = subprocess.run([ADB, "devices"], check=False, **how)
+    except subprocess.TimeoutExpired:
+        what, allowed = "adb does not answer", "an answer at once; `adb kill-server` ends the server that hangs"
+        raise MobileVDError(what, got=f"nothing in {SHORT_S:g} s", allowed=allowed, where="adb devices") from None
     if done.returncode != 0:
         raise MobileVDError("adb does not work", got=done.stderr.strip(), where="adb devices")
-    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:] if line.strip()]
-    return {serial: state.strip() for serial, state in rows}
+    rows = [[word.strip() for word in line.partition("\t")[::2]] for line in done.stdout.splitlines()]
+    return {serial: state for serial, state in rows if serial and state}
 
 
 def _chosen(found: dict[str, str], serial: str) -> str:

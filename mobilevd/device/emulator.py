@@ -1,6 +1,7 @@
 """The process in which Qualcomm's compiler and HTP emulator run: it may end in an abort, and then nothing else does.
 
 Run as ``python -m mobilevd.device.emulator JOB.json``; ``mobilevd.device.htp`` writes the job and reads the answer.
+**Keeps** it ends with the process that asked (``tests/device/test_htp.py``).
 """
 
 import json
@@ -13,6 +14,7 @@ import onnx
 import onnxruntime as ort
 import onnxruntime_qnn
 
+from mobilevd.device.quiet import end_with
 from mobilevd.device.session import ERRORS_ONLY
 
 PROVIDER, CONTEXT = "QNNExecutionProvider", "EPContext"
@@ -21,6 +23,7 @@ PROVIDER, CONTEXT = "QNNExecutionProvider", "EPContext"
 def main(job_file: Path) -> None:
     """Compile ``model`` for soc_model and htp_arch into ``context``; run the feeds, when there are any, on the NPU."""
     job = json.loads(job_file.read_text(encoding="utf-8"))
+    end_with(job["parent"])
     ort.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
     began = time.perf_counter()
     session = _open(job)

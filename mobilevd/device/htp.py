@@ -6,6 +6,7 @@ and with ONNX Runtime's CPU; the emulator's speed is the host's, so no latency i
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mobilevd.artifacts import write_json
 from mobilevd.device.fidelity import sqnr_db
+from mobilevd.device.quiet import quiet
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import Target
 from mobilevd.device_settings import Effort
@@ -62,7 +64,7 @@ def compile_and_run(
 ) -> tuple[NpuReport, list[np.ndarray]]:
     """Compile ``model`` into ``context`` (with its binary beside it); the first output for every feed, emulated.
 
-    ``effort``: how long the compiler looks for a graph that is faster on the phone.
+    ``effort``: how long the compiler looks for a graph that is faster on the phone. Waits for other measurements.
     Errors: MobileVDError for a target without an NPU or a machine without the toolchain, EffectError when it fails.
     """
     if target.soc_model is None:
@@ -72,7 +74,7 @@ def compile_and_run(
     context.parent.mkdir(parents=True, exist_ok=True)
     for old in _files(context):
         old.unlink()
-    with TemporaryDirectory(prefix="htp-") as aside:
+    with TemporaryDirectory(prefix="htp-") as aside, quiet(target.name):
         seen, outputs = _in_own_process(Path(model), target, context, feeds, effort, Path(aside))
     size = sum(path.stat().st_size for path in _files(context)) / MB
     report = NpuReport(
@@ -100,9 +102,10 @@ def check(
 ) -> NpuReport:
     """Compile ``model``, emulate it on ``feeds``, and compare with the float graph and with ``model`` on this CPU."""
     report, emulated = compile_and_run(model, target, context, feeds, effort)
-    float_net, cpu_net = open_session(float_model), open_session(model)
-    near = min(sqnr_db(float_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
-    same = min(sqnr_db(cpu_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
+    with quiet(target.name):
+        float_net, cpu_net = open_session(float_model), open_session(model)
+        near = min(sqnr_db(float_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
+        same = min(sqnr_db(cpu_net.run(None, f)[0], y) for f, y in zip(feeds, emulated, strict=True))
     return report.model_copy(update={"sqnr_db": near, "sqnr_to_cpu_db": same})
 
 
@@ -150,6 +153,7 @@ def _in_own_process(
         "outputs": None,
         "compiled": str(aside / "compiled"),
         "answer": str(aside / "answer.json"),
+        "parent": os.getpid(),
     }
     write_json(aside / "job.json", job)
     command = [sys.executable, "-m", "mobilevd.device.emulator", str(aside / "job.json")]

@@ -1,7 +1,8 @@
 """A session with Qualcomm AI Hub: its token, its devices, and jobs that a later process finds again by their id.
 
 **Source** the service's own client, qai-hub, and the client's own configuration file, or two variables. **Keeps** an id
-is written down before anything is waited for; the token reaches no error, file or line (``tests/device/test_hub.py``).
+is written down before anything is waited for, and one that the service no longer knows stops nothing; the token reaches
+no error, file or line (``tests/device/test_hub.py``).
 """
 
 import configparser
@@ -28,7 +29,12 @@ TOKEN, URL = "QAIHUB_API_TOKEN", "QAIHUB_API_URL"  # ours; what a cluster's secr
 CONFIGURE = f"{TOKEN}, or `qai-hub configure --api_token …`, which writes ~/.qai_hub/client.ini (or $QAIHUB_CLIENT_INI)"
 STEP, JOBS = "step-{:02d}", "jobs.json"
 POLL_S = 10.0
+GONE, EXPIRED = (403, 404, 410), "expired dataset"  # what the service answers, and the client without asking it
 BOX = str.maketrans(dict.fromkeys("┌─┐└┘|", " "))  # the client draws a box around its messages
+
+
+class GoneError(MobileVDError):
+    """What was asked for is not at the service, or not for this account; the network and the token are well."""
 
 
 def configured() -> bool:
@@ -60,7 +66,7 @@ class Hub:
             of = of | {"service": self.client.config.api_url}
         self.client.set_verbose(False)
         self._folder, self._of, self._timeout_s, self._poll_s = Path(folder), of, timeout_s, poll_s
-        self._ids = self._read()
+        self._ids, self._taken_up = self._read(), False
 
     def device(self, name: str) -> qai_hub.Device:
         """The device called ``name``, with its attributes. Errors: MobileVDError with the names that come near."""
@@ -94,6 +100,7 @@ class Hub:
         Errors: MobileVDError for what the service refuses, EffectError for a job that fails or takes too long.
         """
         job = self._earlier(kind)
+        self._taken_up |= job is not None
         if job is None:
             with self.plainly(f"take the {kind} job"):
                 job = submit()
@@ -102,9 +109,19 @@ class Hub:
         self._wait(kind, job)
         return job
 
+    def forget(self, gone: GoneError) -> None:
+        """Take up no job of an earlier process any more, since its results are ``gone``.
+
+        Errors: ``gone`` itself where no such job was taken up: new ones would not mend it.
+        """
+        if not self._taken_up:
+            raise gone
+        say(f"{gone.what} of an earlier run's jobs, which are submitted anew: {gone.got}")
+        self._ids, self._taken_up = {}, False
+
     @contextmanager
     def plainly(self, what: str) -> Iterator[None]:
-        """The client's errors as the project's own, in one line and without the token."""
+        """The client's errors as the project's own, in one line and without the token; GoneError: not there."""
         try:
             yield
         except MobileVDError:
@@ -117,7 +134,8 @@ class Hub:
             said = said.replace(self._token, "…") if self._token else said
             headline = f"Qualcomm AI Hub did not {what}"
             token = "token" in said or "configuration" in said
-            raise MobileVDError(headline, got=said, where=CONFIGURE if token else str(self._folder)) from None
+            kind = GoneError if _gone(error) else MobileVDError
+            raise kind(headline, got=said, where=CONFIGURE if token else str(self._folder)) from None
 
     def _wait(self, kind: str, job: qai_hub.Job) -> None:
         until = time.monotonic() + self._timeout_s
@@ -143,12 +161,16 @@ class Hub:
             return job.get_status()
 
     def _earlier(self, kind: str) -> qai_hub.Job | None:
-        """A job that an earlier process submitted and that has not failed."""
+        """A job that an earlier process submitted, that has not failed, and that the service still knows."""
         if (job_id := self._ids.get(kind)) is None:
             return None
-        with self.plainly(f"find the {kind} job {job_id}"):
-            job = self.client.get_job(job_id)
-        return None if self._status(kind, job).failure else job
+        try:
+            with self.plainly(f"find the {kind} job {job_id}"):
+                job = self.client.get_job(job_id)
+            return None if self._status(kind, job).failure else job
+        except GoneError as gone:
+            say(f"{gone.what} of an earlier run; it is submitted anew: {gone.got}")
+            return None
 
     def _note(self, kind: str, job_id: str) -> None:
         """Write the ids down, as a new checkpoint of the stage: one that is on S3 already is not sent again.
@@ -175,3 +197,13 @@ class Hub:
 
     def _steps(self) -> list[Path]:
         return sorted(path.parent for path in self._folder.glob(f"step-*/{JOBS}"))
+
+
+def _gone(error: Exception) -> bool:
+    """Whether the service has not what it was asked for: by its status, which the client keeps beside its own words.
+
+    A refused token (401), an error of the service or of a store beside it, and a cut line are no such answer.
+    """
+    if not isinstance(error, qai_hub.UserError):
+        return False
+    return getattr(error.__context__, "status_code", None) in GONE or EXPIRED in str(error)

@@ -16,8 +16,9 @@ import qai_hub
 from mobilevd.artifacts import file_sha256
 from mobilevd.device import rollup
 from mobilevd.device.fidelity import sqnr_db
-from mobilevd.device.hub import Hub
+from mobilevd.device.hub import GoneError, Hub
 from mobilevd.device.profile import Figure, Operator, ProfileReport, percentiles
+from mobilevd.device.quiet import quiet
 from mobilevd.device.session import open_session
 from mobilevd.device.targets import PHONE_PREFIX, Target
 from mobilevd.errors import EffectError
@@ -50,16 +51,17 @@ def measure(hub: Hub, target: Target, task: Task, folder: Path) -> ProfileReport
     Errors: MobileVDError for a token or device that is refused, EffectError for a failed job or other outputs' shapes.
     """
     device = hub.device(target.name.removeprefix(PHONE_PREFIX))
-    jobs: dict[str, qai_hub.Job] = {}
-    if task.calibration:
-        jobs["quantize"] = hub.finished("quantize", lambda: _quantize(hub, task))
-    jobs["compile"] = hub.finished("compile", lambda: _compile(hub, device, task, jobs.get("quantize")))
-    jobs["profile"] = hub.finished("profile", lambda: _profile(hub, device, task, jobs["compile"]))
+    jobs = _finished(hub, device, task)
     folder.mkdir(parents=True, exist_ok=True)
-    with hub.plainly("hand over the results"):
-        told, outputs = jobs["profile"].download_profile(), jobs["profile"].download_output_data()
-        binary = Path(jobs["compile"].get_target_model().download(str(folder / task.model.stem)))
-    figures = _figures(told["execution_summary"]) | _near(task, outputs)
+    try:
+        told, outputs, binary = _results(hub, jobs, folder / task.model.stem)
+    except GoneError as gone:
+        hub.forget(gone)
+        jobs = _finished(hub, device, task)
+        told, outputs, binary = _results(hub, jobs, folder / task.model.stem)
+    with quiet(target.name):
+        near = _near(task, outputs)
+    figures = _figures(told["execution_summary"]) | near
     size = sum(path.stat().st_size for path in (binary, *binary.rglob("*")) if path.is_file())
     return ProfileReport(
         target=target.name,
@@ -85,6 +87,22 @@ def require(report: ProfileReport, min_sqnr_db: float) -> None:
             allowed=f"{min_sqnr_db:g} dB to float, or more",
             where=report.target,
         )
+
+
+def _finished(hub: Hub, device: qai_hub.Device, task: Task) -> dict[str, qai_hub.Job]:
+    jobs: dict[str, qai_hub.Job] = {}
+    if task.calibration:
+        jobs["quantize"] = hub.finished("quantize", lambda: _quantize(hub, task))
+    jobs["compile"] = hub.finished("compile", lambda: _compile(hub, device, task, jobs.get("quantize")))
+    jobs["profile"] = hub.finished("profile", lambda: _profile(hub, device, task, jobs["compile"]))
+    return jobs
+
+
+def _results(hub: Hub, jobs: dict[str, qai_hub.Job], stem: Path) -> tuple[dict, dict[str, list[np.ndarray]], Path]:
+    """The profile, the phone's outputs, and its binary. Errors: GoneError for what the service no longer has."""
+    with hub.plainly("hand over the results"):
+        told, outputs = jobs["profile"].download_profile(), jobs["profile"].download_output_data()
+        return told, outputs, Path(jobs["compile"].get_target_model().download(str(stem)))
 
 
 def _quantize(hub: Hub, task: Task) -> qai_hub.QuantizeJob:

@@ -1,7 +1,8 @@
 """A network on a phone that is plugged in: pushed with ONNX Runtime's own ``onnxruntime_perf_test``, timed, pulled.
 
 **Source** that tool's file of runs (name, seconds, peak bytes, processor, number) and the runtime's trace. **Keeps**
-figures are the phone's, in the schema of every other; nothing stays there (``tests/device/test_plugged.py``).
+figures are the phone's, in the schema of every other; one measurement at a time is there, and nothing stays
+(``tests/device/test_plugged.py``).
 """
 
 import json
@@ -22,6 +23,7 @@ from mobilevd.device import profile, rollup
 from mobilevd.device.adb import Phone
 from mobilevd.device.htp import BORDER
 from mobilevd.device.profile import TRACED_RUNS, ProfileReport
+from mobilevd.device.quiet import quiet
 from mobilevd.device.targets import Target
 from mobilevd.errors import EffectError, MobileVDError
 
@@ -58,8 +60,11 @@ def runner() -> Path | None:
 
 
 def measure(phone: Phone, target: Target, task: Task, tools: Path) -> ProfileReport:
-    """Push ``task`` and ``tools``, run, pull, and leave nothing there. Errors: EffectError when the phone fails."""
-    with TemporaryDirectory(prefix="plugged-") as aside, _folder(phone):
+    """Push ``task`` and ``tools``, run, pull, and leave nothing there; waits for other measurements on that phone.
+
+    Errors: EffectError when the phone fails.
+    """
+    with quiet(target.name, phone.serial), TemporaryDirectory(prefix="plugged-") as aside, _folder(phone):
         _push(phone, task, tools, Path(aside))
         first, runs = _run(phone, task, Path(aside), "-m", "times", "-r", str(task.runs))
         again, traced = _run(phone, task, Path(aside), "-m", "times", "-r", str(TRACED_RUNS), "-p", f"{THERE}/trace")

@@ -43,6 +43,7 @@ WAYS = {
 OWN = {"rounding": "nearest", "budget_db": None}  # what a way does not say is not the recipe's, which may not fit it
 SHOWN = 2  # layers of each quantizer
 MB = 1e6
+FAILURES = (EffectError, RuntimeError, ValueError, MemoryError)  # a toolkit's own, too; the other ways go on
 Features = Callable[[Tensor], Tensor]
 
 
@@ -171,7 +172,7 @@ def _row(run: Run, folder: Path, changes: dict, real: Tensor, plain: Tensor) -> 
     """What came of one way, and how far its clips are from the real ones and from float's; or why nothing did."""
     try:
         made, target = _quantized(run, folder, changes)
-    except EffectError as error:
+    except FAILURES as error:
         say(f"{folder.name}: {error}")
         return {"error": str(error), "settings": changes}
     return made | _distances(real, _sampled(run, target, folder.name), plain)

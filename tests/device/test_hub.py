@@ -79,6 +79,41 @@ def test_a_slow_job_times_out_and_a_later_run_goes_on_with_it(service, model, tm
     assert service.submitted("compile") == [job]
 
 
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_job_that_the_service_no_longer_knows_is_submitted_anew(service, model, tmp_path, monkeypatch, status):
+    told = []
+    monkeypatch.setattr(hubs, "say", told.append)
+    first = compiled(session(tmp_path), model)
+    monkeypatch.setattr(service, "missing", status)
+    service.jobs.pop(first.job_id)
+    again = compiled(session(tmp_path), model)
+    assert noted(tmp_path, 2) == [["compile", again.job_id]] != [["compile", first.job_id]]
+    assert [line for line in told if f"did not find the compile job {first.job_id}" in line and "anew" in line]
+    assert compiled(session(tmp_path), model).job_id == again.job_id
+    assert service.submitted("compile") == [again.job_id]
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_another_answer_forgets_no_job(service, model, tmp_path, monkeypatch, status):
+    monkeypatch.setattr("qai_hub.util.session.MAX_RETRIES", 0)
+    first = compiled(session(tmp_path), model)
+    kept = service.jobs.pop(first.job_id)
+    monkeypatch.setattr(service, "missing", status)
+    with pytest.raises(MobileVDError, match="did not find the compile job"):
+        compiled(session(tmp_path), model)
+    service.jobs[first.job_id] = kept
+    assert compiled(session(tmp_path), model).job_id == first.job_id
+
+
+def test_a_service_that_cannot_be_reached_forgets_no_job(service, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("qai_hub.util.session.MAX_RETRIES", 0)
+    first, again = compiled(session(tmp_path), model), session(tmp_path)
+    service.close()
+    with pytest.raises(MobileVDError, match="did not find the compile job"):
+        again.finished("compile", lambda: pytest.fail("submitted"))
+    assert noted(tmp_path) == [["compile", first.job_id]]
+
+
 def test_jobs_of_another_measurement_are_not_taken_up(service, model, tmp_path):
     first = compiled(session(tmp_path), model)
     other = compiled(session(tmp_path, of={"graphs": "another"}), model)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from mobilevd.device import calibrate, phone
+from mobilevd.device import calibrate, hub, phone
 from mobilevd.device.hub import Hub
 from mobilevd.device.inputs import GraphSpec, InputSpec
 from mobilevd.device.quantize import quantize
 from mobilevd.device.targets import find
-from mobilevd.errors import EffectError
+from mobilevd.errors import EffectError, MobileVDError
 
 TARGET = find("qai-hub:Samsung Galaxy S24")
 
@@ -108,6 +108,38 @@ def test_the_service_is_asked_for_profiled_runs_on_the_npus_binary(service, repo
     assert inference.options == "--max_profiler_iterations 100"
     assert service.jobs[service.submitted("compile")[0]].compile_job.options == "--target_runtime qnn_context_binary"
     assert report.protocol["profile job"].endswith(f"/jobs/{service.submitted('inference')[0]}/")
+
+
+def test_the_outputs_are_compared_while_nothing_else_is_measured(service, graphs, tmp_path, taken, monkeypatch):
+    held, open_session = [], phone.open_session
+    monkeypatch.setattr(phone, "open_session", lambda path: held.append(taken()) or open_session(path))
+    measured(tmp_path, task(graphs))
+    assert held == [True, True]
+    assert not taken()
+
+
+@pytest.mark.parametrize("kind", ["inference", "compile"])
+def test_results_that_the_service_no_longer_has_are_made_anew(service, graphs, tmp_path, monkeypatch, kind):
+    told = []
+    monkeypatch.setattr(hub, "say", told.append)
+    first = measured(tmp_path, task(graphs))
+    service.expired.add(service.submitted(kind)[-1])
+    again = measured(tmp_path, task(graphs))
+    assert again.figures == first.figures
+    for job in ("compile job", "profile job"):
+        assert again.protocol[job] != first.protocol[job]
+    assert [line for line in told if "which are submitted anew" in line]
+    assert measured(tmp_path, task(graphs)).protocol == again.protocol
+
+
+def test_results_of_new_jobs_that_are_not_there_are_an_error(service, graphs, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "expired", service.jobs)
+    before = len(service.jobs)
+    with pytest.raises(
+        MobileVDError, match="did not hand over the results\n  got:     Cannot download expired dataset"
+    ):
+        measured(tmp_path, task(graphs))
+    assert len(service.jobs) == before + 2
 
 
 def test_the_binary_comes_home(service, graphs, tmp_path):

@@ -1,12 +1,14 @@
 """The contract with adb and ONNX Runtime's tool, on a stand-in for both that runs the graph on this CPU."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import android
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mobilevd.device import plugged
+from mobilevd.device import adb, plugged, quiet
 from mobilevd.device.adb import Phone, installed
 from mobilevd.device.targets import find
 from mobilevd.errors import EffectError, MobileVDError
@@ -36,10 +38,10 @@ def graph(tmp_path):
     return tmp_path / "g.onnx"
 
 
-def measured(handset, graph):
+def measured(handset, graph, name="adb", sustain_s=1.0):
     """The stand-in has no NPU: what it is asked to run there is left to its CPU."""
-    task = plugged.Task(graph, {"x": np.ones((2, 4, 8, 8), np.float32)}, "qnn", 5, sustain_s=1.0)
-    return plugged.measure(Phone(), find("adb"), task, handset.runner)
+    task = plugged.Task(graph, {"x": np.ones((2, 4, 8, 8), np.float32)}, "qnn", 5, sustain_s)
+    return plugged.measure(Phone(name[4:]), find(name), task, handset.runner)
 
 
 def test_a_phone_is_timed_in_the_schema_of_every_other_and_nothing_stays_there(handset, graph, monkeypatch):
@@ -93,6 +95,38 @@ def test_one_of_two_is_chosen_by_its_serial_or_the_environments(handset, monkeyp
     with pytest.raises(MobileVDError, match="The phone 1234 cannot be used") as error:
         Phone("1234")
     assert "8a1c (device), 77fe (device)" in str(error.value)
+
+
+def test_two_names_of_one_phone_are_measured_one_after_the_other(handset, graph, taken, monkeypatch):
+    told, names = [], ("adb", "adb:8a1c")
+    monkeypatch.setattr(quiet, "say", told.append)
+    with ThreadPoolExecutor(2) as both:
+        reports = list(both.map(lambda name: measured(handset, graph, name, sustain_s=0.0), names))
+    assert [report.target for report in reports] == list(names)
+    assert [report.figures["p50_ms"].value for report in reports] == pytest.approx([6.0, 6.0])
+    commands = [line.split()[1] for line in handset.asked if line.startswith(("shell rm -rf", "shell mkdir"))]
+    assert commands == ["rm", "mkdir", "rm"] * 2
+    [line] = told
+    assert "waits until another measurement on the phone 8a1c ends" in line
+
+
+def test_the_servers_own_talk_and_odd_lines_are_no_phones(handset):
+    script = handset.folder / "bin" / "adb"
+    talk = "* daemon not running; starting now at tcp:5037\\nodd\\n\\tdevice\\n77fe\\t\\n"
+    begin = 'print("List of devices attached")'
+    script.write_text(script.read_text().replace(begin, f'print("{talk}")\n    {begin}'))
+    assert adb._listed() == {"8a1c": "device"}
+    handset.set({"(no serial number)": "no permissions; see [developer.android.com]"})
+    with pytest.raises(MobileVDError, match="udev"):
+        Phone()
+
+
+def test_an_adb_that_hangs_is_given_up_with_what_mends_it(handset, monkeypatch):
+    (handset.folder / "bin" / "adb").write_text("#!/bin/sh\nexec sleep 20\n")
+    monkeypatch.setattr(adb, "SHORT_S", 0.2)
+    with pytest.raises(MobileVDError, match="adb does not answer") as error:
+        Phone()
+    assert "adb kill-server" in str(error.value)
 
 
 def test_an_androids_emulator_is_no_phone(handset):

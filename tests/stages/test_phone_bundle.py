@@ -109,9 +109,18 @@ def test_taesd_decodes_instead_and_foreign_latents_are_refused(bundle, tmp_path,
         phone_bundle.write(str(bundle), tmp_path / "foreign", tiny_decoder=tiny_taesd.written(tmp_path))
 
 
+def test_weights_that_are_not_there_are_known_before_anything_is_copied(bundle, tmp_path):
+    with pytest.raises(IntegrityError):
+        phone_bundle.write(str(bundle), tmp_path / "out", tiny_decoder=tmp_path / "none.safetensors")
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_phones_bundle_has_estimates_but_no_float_graph_to_hold_an_npu_against(made, tmp_path):
     folder, _ = made
-    assert [row["graph"] for row in estimates.rows(str(folder), "compiled")] == ["quantized.onnx"]
+    ends = {Path(name).name for name in phone_bundle.GRAPHS[1:]}
+    graphs = [row["graph"] for row in estimates.rows(str(folder), "compiled")]
+    assert graphs[0] == "quantized.onnx"
+    assert set(graphs[1:]) == ends
     with pytest.raises(IntegrityError, match="no such file") as error:
         phone_bundle.write(str(folder), tmp_path / "again", npu=True)
     assert "onnx/float.onnx" in str(error.value)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import whole_bundle
@@ -6,6 +7,7 @@ from onnx import TensorProto, helper, save
 from typer.testing import CliRunner
 
 from mobilevd import cli
+from mobilevd.artifacts import seal
 from mobilevd.errors import EffectError, MobileVDError
 from mobilevd.stages import phone_bundle, preflights
 
@@ -56,10 +58,11 @@ def test_what_is_no_graph_and_no_device_is_said(tmp_path):
         preflights.rows(str(tmp_path / "none.onnx"), "toaster")
 
 
-def test_nothing_is_compiled_for_a_phone_that_the_preflight_refuses(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(phone_bundle, "NETWORK", "onnx/float.onnx")
-    (tmp_path / "onnx").mkdir()
-    of_rank_five(tmp_path / "onnx" / "float.onnx")
+def test_nothing_is_copied_or_compiled_for_a_phone_that_the_preflight_refuses(bundle, tmp_path, monkeypatch):
+    refused = shutil.copytree(bundle, tmp_path / "refused")
+    of_rank_five(refused / phone_bundle.NETWORK)
+    seal(refused)
     monkeypatch.setattr(phone_bundle.htp, "check", lambda *_: pytest.fail("compiled"))
     with pytest.raises(EffectError, match="product: MatMul of rank 5"):
-        phone_bundle._compiled(bundle, tmp_path, "default")
+        phone_bundle.write(str(refused), tmp_path / "out", npu=True)
+    assert not list(tmp_path.glob("out*"))

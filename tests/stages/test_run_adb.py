@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from mobilevd.stages.phone_bundle import RUN_ADB
+from mobilevd.stages.phone_bundle import script
 
 ADB = """#!/bin/sh
 here() { echo "$1" | sed "s#/data/local/tmp#$PHONE#g"; }
@@ -45,11 +45,11 @@ def run(tmp_path):
     (tools / "adb").write_text(ADB)
     (tools / "adb").chmod(0o755)
     (tools / "python3").symlink_to(sys.executable)
-    (npu / "run_adb.sh").write_text(RUN_ADB.replace("@BINARY@", "c.bin"))
+    (npu / "run_adb.sh").write_text(script("c.bin", "the compiler 2.7.0"))
     for name in ("c.bin", "input_list.txt"):
         (npu / name).write_text("")
     np.arange(1, 9, dtype="<f4").tofile(npu / "sample" / "latents.raw")
-    off = (np.arange(1, 9) * 1.1).astype("<f4")
+    off = (np.arange(1, 9) * 1.01).astype("<f4")
     off.tofile(tmp_path / "off.raw")
 
     def run(path=f"{tools}:/usr/bin:/bin", **variables) -> subprocess.CompletedProcess:
@@ -65,15 +65,34 @@ def test_what_the_phone_computes_is_compared_and_nothing_is_left_on_it_nor_in_th
     before = sorted(path.name for path in (tmp_path / "npu").rglob("*"))
     done = run(ANSWER=str(tmp_path / "off.raw"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "20.0 dB to ONNX Runtime on a CPU"
+    assert done.stdout.splitlines()[-1] == "40.0 dB to ONNX Runtime on a CPU"
     assert list((tmp_path / "phone").iterdir()) == []
     assert sorted(path.name for path in (tmp_path / "npu").rglob("*")) == before
 
 
 def test_a_second_run_is_compared_by_its_own_output(run, tmp_path):
     assert run(ANSWER=str(tmp_path / "off.raw")).returncode == 0
-    np.zeros(8, "<f4").tofile(tmp_path / "off.raw")
-    assert run(ANSWER=str(tmp_path / "off.raw")).stdout.splitlines()[-1].startswith("0.0 dB")
+    (np.arange(1, 9) * 1.001).astype("<f4").tofile(tmp_path / "off.raw")
+    assert run(ANSWER=str(tmp_path / "off.raw")).stdout.splitlines()[-1].startswith("60.0 dB")
+
+
+@pytest.mark.parametrize(("factor", "said"), [(0.0, "0.0 dB"), (1.1, "20.0 dB"), (np.nan, "nan dB")])
+def test_a_phone_that_computes_something_else_fails_and_nothing_is_left_on_it(run, tmp_path, factor, said):
+    (np.arange(1, 9) * factor).astype("<f4").tofile(tmp_path / "off.raw")
+    done = run(ANSWER=str(tmp_path / "off.raw"))
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1].startswith(said)
+    assert "computes something else: at least 25 dB" in done.stderr
+    assert list((tmp_path / "phone").iterdir()) == []
+
+
+def test_what_fails_on_the_phone_is_taken_off_it(run, tmp_path):
+    assert run(ANSWER="no.raw").returncode != 0
+    assert list((tmp_path / "phone").iterdir()) == []
+
+
+def test_the_script_says_what_compiled_its_binary(run, tmp_path):
+    assert "binary (the compiler 2.7.0)" in (tmp_path / "npu" / "run_adb.sh").read_text()
 
 
 @pytest.mark.parametrize(
