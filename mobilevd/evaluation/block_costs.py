@@ -8,7 +8,6 @@ import copy
 from collections.abc import Sequence
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mobilevd.evaluation import cost
 from mobilevd.method import temporal_pruning
@@ -38,7 +37,5 @@ def outline(network: nn.Module) -> nn.Module:
 
 
 def _by_module(unet: VideoUNet, latents: Sequence[int]) -> dict[str, int]:
-    with FlopCounterMode(display=False) as counter:
-        cost.count(unet, latents)
     root = f"{type(unet).__name__}."
-    return {name.removeprefix(root): sum(of.values()) for name, of in counter.get_flop_counts().items()}
+    return {name.removeprefix(root): flops for name, flops in cost.by_module(unet, latents).items()}

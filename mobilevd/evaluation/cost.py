@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobilevd.errors import SurgeryError
@@ -20,6 +21,7 @@ from mobilevd.svd.unet import VideoUNet, temporal_blocks
 SMALL, LARGE = (512, 256), (1024, 576)  # width x height in pixels
 PIXELS_PER_LATENT = 8
 Edit = Callable[[VideoUNet], object]
+_WALKED: dict[tuple, dict[str, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,47 @@ def count(unet: VideoUNet, latents: Sequence[int]) -> Cost:
     The network may hold real or meta weights and is not changed: shapes are walked on the meta device, where attention
     is two plain matrix products and is counted alike on every machine. Errors: SurgeryError for foreign latents.
     """
+    totals = by_module(unet, latents)
+    return Cost(_by_kind(_own(totals)), _by_kind((name, p.numel()) for name, p in unet.named_parameters()))
+
+
+def by_module(unet: VideoUNet, latents: Sequence[int]) -> dict[str, int]:
+    """Module, under the network's class name, → FLOPs made in it and in the modules inside it; as ``count``.
+
+    Stages ask for one network's cost again and again: one that is built alike, ``layout`` says how, is walked once.
+    """
+    asked = (tuple(latents), layout(unet))
+    if asked not in _WALKED:
+        _WALKED[asked] = _walk(unet, latents)
+    return dict(_WALKED[asked])
+
+
+def layout(unet: VideoUNet) -> tuple:
+    """All that a count depends on: the modules with their settings, what is hooked to them, the shapes of weights."""
+    modules = tuple((name, type(module), _settings(module)) for name, module in unet.named_modules())
+    weights = tuple((name, t.shape, t.dtype) for name, t in unet.state_dict().items())
+    return repr(sorted(unet.config.items())), modules, weights
+
+
+def _settings(module: nn.Module) -> tuple:
+    """Plain values as they are, objects by their kind and theirs, functions and hooks by name."""
+    told = {name: value for name, value in vars(module).items() if not isinstance(value, dict) and name != "training"}
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return tuple((name, _told(value)) for name, value in told.items()), tuple(map(_told, hooks))
+
+
+def _told(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype):
+        return value
+    if isinstance(value, nn.Module | Tensor):  # a module of the network has its own line
+        return type(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value), tuple(map(_told, value))
+    inside = tuple((name, _told(of)) for name, of in getattr(value, "__dict__", {}).items() if not callable(of))
+    return getattr(value, "__qualname__", type(value)), () if callable(value) else inside
+
+
+def _walk(unet: VideoUNet, latents: Sequence[int]) -> dict[str, int]:
     batch, frames, channels, height, width = latents
     config = unet.config
     if channels != config.out_channels:
@@ -92,7 +135,7 @@ def count(unet: VideoUNet, latents: Sequence[int]) -> Cost:
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in unet.state_dict().items()}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(unet, shapes, given)
-    return Cost(_by_kind(_own(counter)), _by_kind((name, p.numel()) for name, p in unet.named_parameters()))
+    return {name: sum(of.values()) for name, of in counter.get_flop_counts().items() if name != "Global"}
 
 
 @cache
@@ -147,9 +190,8 @@ LADDER = (
 )
 
 
-def _own(counter: FlopCounterMode) -> Iterable[tuple[str, int]]:
+def _own(totals: dict[str, int]) -> Iterable[tuple[str, int]]:
     """Module name → operations made in it and in no module inside it; they add up to the network's."""
-    totals = {name: sum(of.values()) for name, of in counter.get_flop_counts().items() if name != "Global"}
     own = dict(totals)
     for name, total in totals.items():
         above = name

@@ -1,12 +1,15 @@
 """The count is 2 FLOPs per multiply-add with attention products, and the ladder is the paper's."""
 
+import copy
 import math
+import types
 
 import pytest
 import torch
 from torch import nn
 
 from mobilevd.errors import SurgeryError
+from mobilevd.evaluation import cost
 from mobilevd.evaluation.cost import KINDS, count, kind, paper_keep
 from mobilevd.method import channel_funnel, cross_attention, temporal_multiscale, temporal_pruning
 from mobilevd.svd import reference
@@ -143,3 +146,36 @@ def test_the_papers_eleven_blocks_are_the_outer_transformers():
     assert sum(name.startswith(("down_blocks.0", "up_blocks.3", "down_blocks.1", "up_blocks.2")) for name in kept) == 10
     assert set(paper_keep(unet, 4)) < set(paper_keep(unet, 8)) < set(kept) < set(paper_keep(unet, 18))
     assert len(paper_keep(unet, 38)) == 38
+
+
+def test_a_network_that_is_built_alike_is_walked_once_and_any_other_again(unet, monkeypatch):
+    walked, walk = [], cost._walk
+    monkeypatch.setattr(cost, "_WALKED", {})
+    monkeypatch.setattr(cost, "_walk", lambda *of: walked.append(1) or walk(*of))
+    first = count(unet, LATENTS)
+    assert count(copy.deepcopy(unet).eval(), LATENTS) == first
+    assert len(walked) == 1
+    block = unet.down_blocks[0].resnets[0].spatial_res_block
+    others = {
+        "another clip": lambda: count(unet, (1, *LATENTS[1:])),
+        "another type": lambda: count(copy.deepcopy(unet).half(), LATENTS),
+        "a setting": lambda: (setattr(block, "output_scale_factor", 2.0), count(unet, LATENTS)),
+        "a hook": lambda: (block.register_forward_hook(lambda _, __, out: out), count(unet, LATENTS)),
+        "another forward": lambda: (setattr(block, "forward", forward), count(unet, LATENTS)),
+    }
+    forward = types.MethodType(lambda self, *given: type(self).forward(self, *given), block)
+    for number, (what, again) in enumerate(others.items(), start=2):
+        again()
+        assert len(walked) == number, what
+
+
+def test_every_edit_is_another_layout(unet):
+    layouts = [cost.layout(unet)]
+    for edit in (cross_attention.apply, temporal_multiscale.apply, lambda u: temporal_pruning.remove(u, []), funneled):
+        edit(unet)
+        layouts.append(cost.layout(unet))
+    assert len(set(layouts)) == len(layouts)
+
+
+def funneled(unet: VideoUNet) -> None:
+    channel_funnel.narrow(unet, 0.5, "spatial")
