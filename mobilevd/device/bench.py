@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from mobilevd.device.parent import end_with
 from mobilevd.device.session import open_session
 
 STATUS = Path("/proc/self/status")
@@ -22,6 +23,7 @@ LONGEST_S, LEAST = 60.0, 5  # of the timed runs: a minute of them is enough, but
 def main(job_file: Path) -> None:
     """Time ``job`` (model, feed, warmup, repeats, sustain_s, traced, threads, answer) and write what was seen."""
     job = json.loads(job_file.read_text(encoding="utf-8"))
+    end_with(job["parent"])
     with np.load(job["feed"], allow_pickle=False) as stored:
         feed = {name: stored[name] for name in stored.files}
     before_mb = peak_memory_mb()

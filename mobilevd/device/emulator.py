@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 import onnxruntime_qnn
 
-from mobilevd.device.quiet import end_with
+from mobilevd.device.parent import end_with
 from mobilevd.device.session import ERRORS_ONLY
 
 PROVIDER, CONTEXT = "QNNExecutionProvider", "EPContext"

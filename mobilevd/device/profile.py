@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -145,6 +146,7 @@ def _measure(
         "traced": TRACED_RUNS,
         "threads": threads,
         "answer": str(aside / "answer.json"),
+        "parent": os.getpid(),
     }
     write_json(aside / "job.json", job)
     command = [sys.executable, "-m", "mobilevd.device.bench", str(aside / "job.json")]

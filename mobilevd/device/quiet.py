@@ -1,14 +1,10 @@
 """One measurement at a time on a machine, or on a phone plugged into it: whatever else computes would be in its times.
 
-**Keeps** a second one waits, whichever process or run it is of, until the first ends or dies, and what the first had
-started dies with it (``tests/device/test_quiet.py``).
+**Keeps** a second one waits, whichever process or run it is of, until the first ends or dies
+(``tests/device/test_quiet.py``).
 """
 
-import ctypes
 import fcntl
-import os
-import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +14,6 @@ from urllib.parse import quote
 from mobilevd.progress import say
 
 LOCK, PHONES_LOCK = "mobilevd-measures.lock", "mobilevd-measures-{}.lock"
-SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 @contextmanager
@@ -43,15 +38,3 @@ def quiet(what: str, phone: str = "") -> Iterator[None]:
 def lock(phone: str = "") -> Path:
     """The file that is locked; a serial may be an address with a port."""
     return Path(tempfile.gettempdir()) / (PHONES_LOCK.format(quote(phone, safe="")) if phone else LOCK)
-
-
-def end_with(parent: int) -> None:
-    """Kill this process when the one that started it, ``parent``, ends in whatever way: its lock is free then.
-
-    Only Linux can; elsewhere this process computes to its end.
-    """
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the call above, which tells of later ends alone
-        raise SystemExit("the process that this one computes for has ended")
