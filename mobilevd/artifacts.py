@@ -49,7 +49,7 @@ class Artifact(BaseModel):
         return data
 
     def part(self, name: str, first: bool = False) -> Path:
-        """The file ``name``, or its shards, on this disk, as ``shards`` takes it; the others are not brought or checked.
+        """The file ``name`` or its shards on this disk, as ``shards`` takes it; no other is brought or checked.
 
         ``first``: of shards only the first. Errors: IntegrityError when one is missing or not the sealed one.
         """

@@ -88,7 +88,7 @@ def fetch_part(address: str, sha256: str, files: dict[str, str]) -> Path:
 def fetch_files(wanted: Sequence[tuple[str, Path, str]], kind: str = "md5") -> None:
     """Files (address, path, digest), ``AT_ONCE`` at a time and by one client; one that is there already is not brought.
 
-    Errors: as ``pull``, of the first file in this order that cannot be brought; those after it are not begun.
+    Errors: as ``pull``, of the first file in this order that cannot be brought; what was not begun by then is left.
     """
 
     def bring(address: str, path: Path, digest: str) -> None:

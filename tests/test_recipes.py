@@ -71,6 +71,12 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert (asked.teacher_steps, asked.guidance, asked.guidance_above) == (25, (1.0, 3.0), 0.0)
 
 
+def test_the_papers_share_of_validation_leaves_the_clips_that_it_asks_for():
+    asked = params.load(ROOT / "recipes" / "mobilevd.yaml").prepare
+    everything = asked.min_train_clips / (1.0 - asked.validation_share)
+    assert asked.validation_share * everything >= asked.min_validation_clips
+
+
 def test_the_pocket_teacher_is_guided_in_all_steps_but_its_last():
     asked = params.load(ROOT / "params.yaml").evaluate
     steps = asked.teacher_steps

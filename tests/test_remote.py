@@ -98,10 +98,34 @@ def test_a_file_that_is_there_already_is_not_sent_again(place, sealed, monkeypat
 def test_a_file_is_brought_by_its_md5_and_refused_when_it_has_another(place, tmp_path):
     remote.write(f"{place}/one", b"film")
     digest = hashlib.md5(b"film").hexdigest()
-    assert remote.fetch_file(f"{place}/one", tmp_path / "one", digest).read_bytes() == b"film"
+    remote.fetch_files([(f"{place}/one", tmp_path / "one", digest)])
+    assert (tmp_path / "one").read_bytes() == b"film"
     with pytest.raises(IntegrityError, match="changed"):
-        remote.fetch_file(f"{place}/one", tmp_path / "two", "0" * 32)
+        remote.fetch_files([(f"{place}/one", tmp_path / "two", "0" * 32)])
     assert not list(tmp_path.glob("two*"))
+
+
+def test_of_several_files_the_first_that_is_gone_is_named_and_the_rest_is_not_begun(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "AT_ONCE", 2)
+    remote.write(f"{place}/one", b"film")
+    digest = hashlib.md5(b"film").hexdigest()
+    names = ["one", "gone1", "gone2", *["one"] * 40]
+    with pytest.raises(IntegrityError, match=f"gone\n  got:     {place}/gone1"):
+        remote.fetch_files([(f"{place}/{name}", tmp_path / str(k), digest) for k, name in enumerate(names)])
+    assert (tmp_path / "0").read_bytes() == b"film"
+    assert not (tmp_path / "42").exists()
+
+
+def test_a_store_that_refuses_one_of_several_files_is_named_by_that_file(place, tmp_path, monkeypatch):
+    remote.write(f"{place}/one", b"film")
+    digest = hashlib.md5(b"film").hexdigest()
+    wanted = [(f"{place}/{name}", tmp_path / name, digest) for name in ("one", "two")]
+    remote.fetch_files(wanted[:1])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(remote, "TRIES", 1)
+    with pytest.raises(MobileVDError, match=f"refuses(.|\\n)*{place}/two"):  # the first is here, and is not asked for
+        remote.fetch_files(wanted)
+    remote.fetch_files([])
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,12 @@ def finished(recipe: Recipe, inputs: dict[str, StageRecord], run_folder: str, nu
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path, number: int = 0) -> StageRecord:
     """Decode, render and encode the clips of shard ``number``; its folders ``clips`` and ``latents`` are sealed.
 
-    Errors: DataError when a single shard leaves too little; IntegrityError when a file is not the pinned one.
+    Errors: DataError when too many files cannot be used, or a single shard leaves too little; IntegrityError when a
+    file is not the pinned one.
     """
     started_at, workdir, shared = time.time(), Path(workdir).resolve(), inputs["share"]
     shard, base = share.shard(shared, number), load(recipe.base).to(device_for(number))
-    data = pinned.bring(recipe.prepare, shard.files, shared.data_md5)
+    data = pinned.bring(recipe.prepare, shard.used, shared.data_md5)
     folders = {name: workdir / name / shard.folder for name in ("clips", "latents", "pictures")}
     found = gather(data, recipe.clip, recipe.prepare, folders["clips"], shard)
     gathered_at = time.time()

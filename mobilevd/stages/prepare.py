@@ -28,8 +28,8 @@ AT_MOST_LISTED = 1000  # rows of a table on a card; the manifest has them all
 def run(recipe: Recipe, inputs: dict[str, StageRecord], workdir: Path) -> StageRecord:
     """Share out, encode every shard and join them, one after the other on this machine.
 
-    Errors: DataError when the folder drifted from its pin, too many files cannot be used, a side is empty or the clips
-    do not meet their expectations; RecipeError when the clip size does not fit the base.
+    Errors: DataError when the folder drifted from its pin, its files cannot be enough, too many of them cannot be used,
+    a side is empty or the clips do not meet their expectations; RecipeError when the clip size does not fit the base.
     """
     from mobilevd.stages import encode, share
     from mobilevd.svd.base import load

@@ -6,8 +6,9 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from mobilevd.video import clips, decode, pictures, quarantine, store
 from mobilevd.video.clips import Source
 from mobilevd.video.decode import Reason, UnusableError
 from mobilevd.video.manifest import Rejected, Row
-from mobilevd.video.quota import SIDES, check_quota
+from mobilevd.video.quota import SIDES, check_failed, check_quota
 from mobilevd.video.shards import Shard, usable
 
 THUMBNAILS_PER_SIDE = 48
@@ -61,41 +62,48 @@ def gather(data: Path, clip: Clip, prepare: Prepare, folder: Path, shard: Shard 
     """Write the clips of every usable file under ``data`` as train.safetensors and validation.safetensors.
 
     Every video is cut before the split is made, so that a file which breaks late takes no place on a side; one
-    ``shard`` of several has its sides from the plan, and says nothing of the whole.
-    Errors: DataError when more files than the quota cannot be used, or a side is left empty.
+    ``shard`` of several has its sides from the plan, and says of the whole only that too many of its files failed.
+    Errors: DataError as soon as more files than the quota cannot be used, or when a side is left empty.
     """
-    found, candidates, folder = Found(), _candidates(data, prepare, shard), Path(folder)
+    candidates, folder = _candidates(data, prepare, shard), Path(folder)
+    found = Found(rejected=shard.rejected if shard else [])
+    total = (shard.total or len(shard.files)) if shard else len(candidates)
     alone = shard is None or shard.of == 1
+    still_few = partial(check_failed, prepare, total, found.rejected, so_far=True)
     shutil.rmtree(folder / "parts", ignore_errors=True)
     parts: dict[Source, Part] = {}
     for index, source in enumerate(track(candidates, len(candidates), "cutting clips")):
-        with _rejections(source, found):
+        with _rejections(source, found, still_few):
             parts[source] = _cut(source, clip, prepare, folder / "parts" / f"{index}.safetensors", found)
     sides = clips.sides(list(parts), prepare.validation_share, prepare.scene) if alone else shard.sides
     with contextlib.ExitStack() as stack:
         files = {side: stack.enter_context(store.ClipFile(folder / f"{side}.safetensors", clip)) for side in SIDES}
         for source, part in track(parts.items(), len(parts), "rendering and sorting clips"):
             side = sides[source.name]
-            with _rejections(source, found):
+            with _rejections(source, found, still_few):
                 _add(source, side, _takes(source, part, side, clip, prepare), prepare, found, files[side])
         if alone:
-            check_quota(prepare, len(candidates), found.rejected, {row.split for row in found.rows})
+            check_quota(prepare, total, found.rejected, {row.split for row in found.rows})
     shutil.rmtree(folder / "parts", ignore_errors=True)
     return found
 
 
 def _candidates(data: Path, prepare: Prepare, shard: Shard | None) -> list[Source]:
     if shard is not None:
-        return [Source(name, Path(data) / name) for name in shard.files]
+        return [Source(name, Path(data) / name) for name in shard.used]
     return usable(clips.sources(data), prepare)
 
 
 @contextlib.contextmanager
-def _rejections(source: Source, found: Found) -> Iterator[None]:
+def _rejections(source: Source, found: Found, still_few: Callable[[], None]) -> Iterator[None]:
+    """A file that turns out unusable is listed; ``still_few`` is asked then, and raises when it was one too many."""
     try:
         yield
     except UnusableError as error:
         found.rejected.append(Rejected(source.name, error.reason.value, error.detail))
+    else:
+        return
+    still_few()
 
 
 def _cut(source: Source, clip: Clip, prepare: Prepare, path: Path, found: Found) -> Part:

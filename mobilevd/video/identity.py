@@ -26,6 +26,17 @@ def check(data: Path, pin: Path) -> str:
 
     Errors: DataError naming the files that were added, changed or went missing.
     """
+    return contents(data, pin)[1]
+
+
+def contents(data: Path, pin: Path | None) -> tuple[dict[str, str], str]:
+    """The md5 of every file under ``data``, by its path there, and of all as ``check`` or, without a pin, ``unpinned``.
+
+    What ``.dvcignore`` names is no file of a pinned folder. Errors: as ``check``.
+    """
+    if pin is None:
+        held = _hashed(Path(data))
+        return held, _summed(held)
     data, pin = Path(data).resolve(), Path(pin)
     with _pinned(pin) as out:
         if Path(out.fs_path).resolve() != data:
@@ -45,19 +56,28 @@ def check(data: Path, pin: Path) -> str:
         tree = _tree(out)
         if tree.hash_info != out.hash_info:
             raise _drift(data, pin, out, tree)
-        return out.hash_info.value
+        return _listing(tree), out.hash_info.value
 
 
 def unpinned(data: Path) -> str:
     """An md5 over the relative path and the bytes of every file under ``data``, for a folder that DVC does not pin."""
-    data = Path(data)
+    return contents(data, None)[1]
+
+
+def _hashed(data: Path) -> dict[str, str]:
     if not data.is_dir():
         raise DataError("There is no data", got=str(data), allowed="a folder of videos", where="prepare.data")
-    digest = hashlib.md5(usedforsecurity=False)
+    held: dict[str, str] = {}
     for path in sorted(p for p in data.rglob("*") if p.is_file()):
         with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "md5").hexdigest()
-        digest.update(f"{path.relative_to(data).as_posix()}\0{content}\n".encode())
+            held[path.relative_to(data).as_posix()] = hashlib.file_digest(stream, "md5").hexdigest()
+    return held
+
+
+def _summed(held: dict[str, str]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for name, content in held.items():
+        digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 

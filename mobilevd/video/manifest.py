@@ -43,7 +43,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file, or one window of it (``start_s``), that is not used, and why; reason from decode.Reason."""
+    """A file, or one window of it (``start_s``), that is not used, and why.
+
+    ``reason``: from decode.Reason, or of whole files "same bytes as …".
+    """
 
     source: str
     reason: str

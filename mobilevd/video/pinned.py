@@ -31,7 +31,7 @@ def md5(prepare: Prepare) -> str:
 
 
 def files(prepare: Prepare) -> tuple[dict[str, str], str]:
-    """Every file of the data, name → md5 (empty for one on this disk), and the data's identity; nothing is brought.
+    """Every file of the data, name → md5 ("" for a link without a file), and the data's identity; nothing is brought.
 
     Errors: DataError when what is on this disk drifted from its pin; IntegrityError on damage.
     """
@@ -39,8 +39,8 @@ def files(prepare: Prepare) -> tuple[dict[str, str], str]:
         known = md5(prepare)
         return {entry["relpath"]: entry["md5"] for entry in listing(prepare, known)}, known
     folder = project_root() / prepare.data
-    known = md5(prepare) if prepare.pin is None else identity.check(folder, project_root() / prepare.pin)
-    return dict.fromkeys((source.name for source in clips.sources(folder)), ""), known
+    held, known = identity.contents(folder, None if prepare.pin is None else project_root() / prepare.pin)
+    return {source.name: held.get(source.name, "") for source in clips.sources(folder)}, known
 
 
 def bring(prepare: Prepare, wanted: Mapping[str, str], known: str) -> Path:
@@ -48,8 +48,8 @@ def bring(prepare: Prepare, wanted: Mapping[str, str], known: str) -> Path:
     if not remote.is_remote(prepare.data):
         return project_root() / prepare.data
     folder = cache_dir() / "data" / known.removesuffix(LISTING)
-    for name, digest in wanted.items():
-        remote.fetch_file(_address(prepare, digest), folder / _inside(name), digest)
+    files = [(_address(prepare, digest), folder / _inside(name), digest) for name, digest in wanted.items()]
+    remote.fetch_files(files)
     return folder
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from mobilevd import artifacts, params
 from mobilevd.errors import DataError, RecipeError
-from mobilevd.stages import figures, prepare
+from mobilevd.stages import encode, figures, prepare
 from mobilevd.training.data import Clips
 from mobilevd.video import clips, identity, manifest, store
 
@@ -147,8 +147,53 @@ def test_several_shards_hold_the_rows_and_tensors_of_one_in_its_order(base, data
 
 def test_too_few_clips_stop_the_run_and_leave_a_page(base, data, tmp_path):
     with pytest.raises(DataError, match="do not meet their expectations"):
-        prepare.run(recipe(base, data, min_train_clips=99), {}, tmp_path / "work")
+        prepare.run(recipe(base, data, min_train_clips=20), {}, tmp_path / "work")
     assert (tmp_path / "work" / "data_docs" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("files_per_shard", [500, 2])
+@pytest.mark.parametrize(("side", "most"), [("train", 18), ("validation", 9)])
+def test_files_that_cannot_give_the_clips_are_refused_before_one_is_decoded(
+    base, data, tmp_path, side, most, files_per_shard
+):
+    """Three videos of eight windows and two photographs; one of either kind is held out."""
+    asked = {f"min_{side}_clips": most + 1, "files_per_shard": files_per_shard, "max_failed_share": 0.0}
+    told = rf"at most 18 train clips and at most 9 validation clips, of 3 videos and 2 .*\n.*at least {most + 1} {side}"
+    with pytest.raises(DataError, match=told) as error:
+        prepare.run(recipe(base, data, **asked), {}, tmp_path / "work")
+    assert f"prepare.min_{side}_clips" in error.value.where
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("files_per_shard", [500, 2])
+def test_a_copy_of_a_file_is_listed_and_all_else_is_as_without_it(base, data, tmp_path, files_per_shard):
+    asked = recipe(base, data, files_per_shard=files_per_shard)
+    without = prepare.run(asked, {}, tmp_path / "without")
+    shutil.copy(data / "v1.mkv", data / "v1 (1).mkv")
+    record = prepare.run(asked, {}, tmp_path / "work")
+    copy = {"source": "v1 (1).mkv", "reason": "same bytes as v1.mkv", "detail": "", "start_s": None}
+    assert record.tables["rejected"] == [copy]
+    assert (record.figures["prepare.rejected_files"], record.figures["prepare.latents_computed"]) == (1, 0)
+    rows = [manifest.rows(one.artifacts["clips"].path) for one in (record, without)]
+    assert rows[0] == rows[1]
+
+
+def test_too_many_copies_are_refused_before_a_file_is_decoded(base, data, tmp_path):
+    for k in range(6):
+        shutil.copy(data / "v1.mkv", data / f"v1 ({k}).mkv")
+    with pytest.raises(DataError, match=r"6 of 11 files cannot be used so far\n.*v1 \(0\)\.mkv: same bytes as v1\.mkv"):
+        prepare.run(recipe(base, data), {}, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_first_shard_stops_when_its_failures_are_too_many_for_all(base, data, tmp_path, monkeypatch):
+    for k in range(6):
+        (data / f"a{k}.mp4").write_bytes(b"")
+    begun, run = [], encode.run
+    monkeypatch.setattr(encode, "run", lambda *words: begun.append(words[-1]) or run(*words))
+    with pytest.raises(DataError, match="5 of 11 files cannot be used so far"):
+        prepare.run(recipe(base, data, files_per_shard=6, max_failed_share=0.4), {}, tmp_path / "work")
+    assert begun == [0]
 
 
 def test_drift_from_the_pin_stops_the_run_before_anything_is_decoded(base, data, tmp_path):

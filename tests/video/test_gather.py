@@ -9,6 +9,7 @@ from mobilevd.errors import DataError, MobileVDError
 from mobilevd.settings import Clip, Prepare, Rendered
 from mobilevd.video import clips, store
 from mobilevd.video.gather import gather
+from mobilevd.video.shards import Shard
 
 CLIP = Clip(frames=4, fps=5.0, width=128, height=64)
 PREPARE = Prepare(
@@ -141,10 +142,38 @@ def test_still_stretch_is_left_out_and_the_rest_of_its_video_stays(data, tmp_pat
 def test_too_many_unusable_files_stop_the_run_and_are_named(data, tmp_path):
     break_some(data)
     strict = PREPARE.model_copy(update={"max_failed_share": 0.3})
-    with pytest.raises(DataError, match="6 of 12 files cannot be used") as error:
+    with pytest.raises(DataError, match="4 of 12 files cannot be used so far") as error:
         gather(data, CLIP, strict, tmp_path / "clips")
-    assert "sound.wav: audio only" in str(error.value)
+    assert "short.mkv: too short" in str(error.value)
     assert not list((tmp_path / "clips").glob("*.safetensors"))
+
+
+def test_a_shard_stops_at_the_file_that_is_one_too_many_for_the_whole_plan(data, tmp_path):
+    for k in range(6):
+        (data / f"a{k}.mp4").write_bytes(b"")
+    names = [*(f"a{k}.mp4" for k in range(6)), "v0.mkv", "v1.mkv"]
+    strict = PREPARE.model_copy(update={"max_failed_share": 0.2})
+
+    def gathered(total: int):
+        shard = Shard(0, 2, dict.fromkeys(names, ""), dict.fromkeys(names, "train"), total=total)
+        return gather(data, CLIP, strict, tmp_path / str(total), shard)
+
+    with pytest.raises(DataError, match="5 of 20 files cannot be used so far") as error:
+        gathered(20)
+    assert "a5.mp4" not in str(error.value)
+    assert not (tmp_path / "20" / "parts").exists(), "no video was cut"
+    assert {row.source for row in gathered(30).rows} == {"v0.mkv", "v1.mkv"}, "6 of 30 are not too many"
+
+
+def test_copies_are_listed_count_as_unusable_and_are_not_read(data, tmp_path):
+    files, copies = dict.fromkeys(["v0 (1).mkv", "v0.mkv", "v1.mkv"], ""), {"v0 (1).mkv": "v0.mkv"}
+    shard = Shard(0, 1, files, {}, copies)
+    found = gather(data, CLIP, PREPARE, tmp_path / "clips", shard)
+    assert {(item.source, item.reason) for item in found.rejected} == {("v0 (1).mkv", "same bytes as v0.mkv")}
+    assert {row.source for row in found.rows} == {"v0.mkv", "v1.mkv"}
+    (data / "v1.mkv").write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 3 files cannot be used"):
+        gather(data, CLIP, PREPARE.model_copy(update={"max_failed_share": 0.5}), tmp_path / "few", shard)
 
 
 def test_single_scene_leaves_nothing_to_validate_and_stops_the_run(tmp_path):

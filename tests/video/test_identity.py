@@ -1,3 +1,4 @@
+import hashlib
 import shutil
 
 import pytest
@@ -75,6 +76,13 @@ def test_missing_pin_missing_folder_and_missing_repository_are_told_apart(projec
     shutil.rmtree(project / ".dvc")
     with pytest.raises(DataError, match="DVC cannot read"):
         check(project)
+
+
+def test_contents_of_a_pinned_and_of_a_loose_folder_are_the_md5_of_every_file(project):
+    films = project / "films"
+    told = {name: hashlib.md5(name.encode()).hexdigest() for name in ("a.mp4", "more/b.mp4")}
+    assert identity.contents(films, project / "films.dvc") == (told, check(project))
+    assert identity.contents(films, None) == (told, identity.unpinned(films))
 
 
 def test_unpinned_identity_depends_on_names_and_bytes_only(tmp_path):

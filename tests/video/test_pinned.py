@@ -1,14 +1,16 @@
 """Data on a DVC remote: what `dvc push` left there comes back byte for byte, by its pin, and damage is refused."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 import seaweed
 
-from mobilevd import remote
+from mobilevd import objects, remote, transfer
 from mobilevd.errors import DataError, IntegrityError, RecipeError
 from mobilevd.params import check
 from mobilevd.settings import Prepare
@@ -58,6 +60,39 @@ def test_only_the_files_of_a_shard_are_brought(prepare, tmp_path):
     assert set(files) == set(FILMS)
     folder = pinned.bring(prepare, {"one.mp4": files["one.mp4"]}, known)
     assert [p.name for p in folder.rglob("*") if p.is_file()] == ["one.mp4"]
+
+
+def test_many_files_are_brought_by_one_client_and_several_at_once(prepare, monkeypatch):
+    """Each of twenty files waits until three others are on their way as well, which one after the other never are."""
+    held = {f"{k:02d}.mp4": f"film {k}".encode() for k in range(20)}
+    files = {name: hashlib.md5(content).hexdigest() for name, content in held.items()}
+    for name, digest in files.items():
+        remote.write(f"{prepare.data}/files/md5/{digest[:2]}/{digest[2:]}", held[name])
+    made, client, bring, together = [], objects.client, transfer.bring, threading.Barrier(4, timeout=60)
+    monkeypatch.setattr(objects, "client", lambda *words: made.append(client(*words)) or made[-1])
+    monkeypatch.setattr(transfer, "bring", lambda *words: (together.wait(), bring(*words)))
+    folder = pinned.bring(prepare, files, "many.dir")
+    assert len(made) == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".mp4"} == held
+    pinned.bring(prepare, files, "many.dir")
+    assert together.n_waiting == 0
+
+
+def test_files_on_this_disk_have_the_md5_that_a_pin_would_give_them(tmp_path):
+    from dvc.repo import Repo
+
+    for name, content in FILMS.items():
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "films" / name).write_bytes(content)
+    (tmp_path / "films" / "gone.mp4").symlink_to(tmp_path / "gone.mp4")
+    found = {name: hashlib.md5(content).hexdigest() for name, content in FILMS.items()}
+    loose = Prepare(data=str(tmp_path / "films"), pin=None)
+    assert pinned.files(loose) == (found | {"gone.mp4": ""}, pinned.md5(loose))
+    (tmp_path / "films" / "gone.mp4").unlink()
+    with Repo.init(str(tmp_path), no_scm=True) as repo:
+        repo.add(str(tmp_path / "films"))
+    tied = loose.model_copy(update={"pin": str(tmp_path / "films.dvc")})
+    assert pinned.files(tied) == (found, pinned.md5(tied))
 
 
 @pytest.mark.slow

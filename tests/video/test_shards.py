@@ -75,3 +75,27 @@ def test_sides_go_by_the_scene_that_the_recipe_names(tmp_path):
     sides = {name: side for shard in planned(tmp_path, files, prepare) for name, side in shard.sides.items()}
     assert all(len({sides[f"v_g{group}_c{piece}.avi"] for piece in range(4)}) == 1 for group in range(4))
     assert set(sides.values()) == {"train", "validation"}
+
+
+def test_of_files_with_the_same_bytes_the_one_of_the_shortest_name_is_used(tmp_path):
+    again = {"a/v1.mp4": FILES["v1.mp4"], "v1 (1).mp4": FILES["v1.mp4"], "v2 copy.mp4": FILES["v2.mp4"]}
+    found = planned(tmp_path, FILES | again, PREPARE)
+    copied = {"a/v1.mp4": "v1.mp4", "v1 (1).mp4": "v1.mp4", "v2 copy.mp4": "v2.mp4"}
+    assert {name: other for shard in found for name, other in shard.copies.items()} == copied
+    assert {name for shard in found for name in shard.used} == FILES.keys()
+    assert {item.source: item.reason for shard in found for item in shard.rejected} == {
+        name: f"same bytes as {other}" for name, other in copied.items()
+    }
+    alone = shards.taken(shards.plan(FILES, PREPARE)).sides
+    sides = {name: side for shard in found for name, side in shard.sides.items()}
+    assert sides == alone | dict.fromkeys(copied, ""), "a copy takes no place on a side"
+
+
+def test_empty_files_and_files_of_unknown_bytes_are_no_copies():
+    assert shards.copies({"a": shards.EMPTY, "b": shards.EMPTY, "c": "", "d": ""}) == {}
+
+
+def test_a_plan_without_a_copy_is_written_as_it_always_was():
+    plan = shards.plan(FILES, PREPARE, brought=False)
+    assert plan.column_names == ["source", "md5", "side"]
+    assert set(plan["md5"].to_pylist()) == {""}
