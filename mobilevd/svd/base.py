@@ -192,13 +192,13 @@ def _refusal(base: str, error: Exception) -> RecipeError:
     """What to do about a base that the hub did not give; it says 401 of one that is not there and of a closed one."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    got, page = f"{base} ({type(error).__name__})", f"https://huggingface.co/{base.partition('@')[0]}"
+    got, page = f"{base} ({type(error).__name__})", f"its page at the hub, {base.partition('@')[0]}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, RevisionNotFoundError):
-        what, allowed = "The base has no such revision", f"a branch, tag or commit of {page}"
+        what, allowed = "The base has no such revision", f"a branch, tag or commit on {page}"
     elif isinstance(error, RepositoryNotFoundError) or status in (401, 403):
         what = "The hub does not hand out the base: it is gated, private or not there"
-        allowed = f"accept the licence at {page} and set HF_TOKEN, in machines.secrets on a cluster"
+        allowed = f"accept the licence on {page}, and set HF_TOKEN, in machines.secrets on a cluster"
     else:
         what = "The base cannot be found"
         allowed = f"{POCKET}, a folder in diffusers layout, or a hub id that this machine can reach"

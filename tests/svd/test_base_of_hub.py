@@ -60,7 +60,7 @@ def test_a_folder_with_the_sign_of_a_revision_in_its_name_is_a_folder(both, tmp_
     assert base.load(str(folder)).folder == folder
 
 
-TOLD = r"(?s)does not hand out.*accept the licence at https://huggingface.co/{} and set HF_TOKEN, in machines.secrets"
+TOLD = r"(?s)does not hand out.*accept the licence on its page at the hub, {}, and set HF_TOKEN, in machines.secrets"
 
 
 def test_a_gated_base_says_where_to_accept_its_licence_and_is_fetched_with_the_token(both, tmp_path, monkeypatch):
