@@ -22,7 +22,7 @@ from mobilevd.svd import conditioning
 from mobilevd.svd.autoencoder import downscale, encode
 from mobilevd.svd.base import Base
 from mobilevd.svd.sampler import OneStep, clip_noise
-from mobilevd.video.photo import fit, upright
+from mobilevd.video.photo import fit, on_white, upright
 
 CONFIG = "pipeline.json"
 Picture = str | Path | Image.Image | UInt8[Tensor, "3 Hi Wi"]
@@ -97,7 +97,7 @@ class MobileVDPipeline:
 def _picture(image: Picture) -> Image.Image:
     if isinstance(image, Tensor):
         return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    return image.convert("RGB") if isinstance(image, Image.Image) else upright(Path(image))
+    return on_white(image) if isinstance(image, Image.Image) else upright(Path(image))
 
 
 def _fitted(image: Image.Image, clip: Clip) -> Tensor:

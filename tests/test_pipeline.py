@@ -63,6 +63,13 @@ def test_file_picture_and_tensor_of_a_photograph_make_the_same_clip(pipeline, tm
     expected = pipeline(photo(height=48, width=80)).frames
     for given in (str(tmp_path / "photo.png"), tmp_path / "photo.png", picture):
         assert torch.equal(pipeline(given).frames, expected)
+    shown, hidden = picture.convert("RGBA"), picture.rotate(180).convert("RGBA")
+    hidden.putalpha(0)
+    shown.paste(hidden.crop((0, 0, 40, 48)), (0, 0))
+    white = picture.copy()
+    white.paste("white", (0, 0, 40, 48))
+    assert torch.equal(pipeline(shown).frames, pipeline(white).frames)
+    assert not torch.equal(pipeline(white).frames, expected)
     (tmp_path / "text.png").write_text("no photograph")
     with pytest.raises(UnusableError):
         pipeline(tmp_path / "text.png")

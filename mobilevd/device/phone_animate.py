@@ -59,7 +59,9 @@ def fitted(photo: str, clip: dict) -> np.ndarray:
     picture = ImageOps.exif_transpose(Image.open(photo))
     if picture.mode.startswith("I;16"):  # Pillow would cut sixteen bits of grey off at white
         picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    picture = ImageOps.fit(picture.convert("RGB"), (clip["width"], clip["height"]), Image.Resampling.BICUBIC)
+    over = picture.convert("RGBA")  # what is transparent is white, not the colour that lies hidden there
+    picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    picture = ImageOps.fit(picture, (clip["width"], clip["height"]), Image.Resampling.BICUBIC)
     return np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255
 
 

@@ -28,7 +28,7 @@ def upright(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is no bomb: the error says where
             with Image.open(path) as picture:
-                return _on_white(_eight_bits(ImageOps.exif_transpose(picture)))
+                return on_white(_eight_bits(ImageOps.exif_transpose(picture)))
     except Image.DecompressionBombError as error:
         raise UnusableError(Reason.UNREADABLE, _too_large(error)) from error
     except UnidentifiedImageError as error:
@@ -52,7 +52,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
+def on_white(picture: Image.Image) -> Image.Image:
     """In RGB; what is transparent would show whatever colour lies hidden there."""
     if not picture.has_transparency_data:
         return picture.convert("RGB")

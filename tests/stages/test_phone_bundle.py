@@ -49,8 +49,10 @@ def film(folder, photo, out):
 
 def test_the_example_makes_the_pipelines_film_without_this_package(made, bundle, tmp_path):
     folder, _ = made
-    picture = texture(3, 90, 70)
-    Image.fromarray(picture).save(tmp_path / "photo.png")
+    picture, opaque = texture(3, 90, 70).copy(), np.full((90, 70, 1), 255, np.uint8)
+    opaque[:20] = 0
+    Image.fromarray(np.concatenate([picture, opaque], axis=2)).save(tmp_path / "photo.png")
+    picture[:20] = 255
     done = film(folder, tmp_path / "photo.png", tmp_path / "film.webp")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "film.webp") as shown:
