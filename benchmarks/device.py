@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from time_attention import EachPosition
+from torch import nn
 
 from mobilevd import params, settings
 from mobilevd.device import rank4
@@ -37,18 +38,6 @@ RUNS = 10  # of a graph in its turn
 PLAIN, SHIPPED, STUDENT, DECODER = "base", "base, attention along time as shipped", "student", "decoder"
 
 
-class TorchsAttention(nn.Module):
-    """Attention along time as torch computes it: positions are its batch."""
-
-    def __init__(self, attention: nn.Module):
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor) -> Tensor:
-        """F N C → F N C."""
-        return self.attention(x.transpose(0, 1)).transpose(0, 1)
-
-
 def main() -> None:
     """Export the base, time all, and print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         graphs = {STUDENT: options.run / "quantize" / "onnx" / "float.onnx"}
         graphs[DECODER] = ends.graphs(base, recipe.clip, opset) / "decoder.onnx"
-        for name, form in ((PLAIN, TorchsAttention), (SHIPPED, rank4.TemporalAttention)):
+        for name, form in ((PLAIN, EachPosition), (SHIPPED, rank4.TemporalAttention)):
             began, graphs[name] = time.perf_counter(), Path(aside) / f"{len(graphs)}.onnx"
             with attending(form):
                 export(OneClip(base.unet()), spec, graphs[name], opset)

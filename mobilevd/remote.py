@@ -79,9 +79,7 @@ def fetch(address: str, sha256: str) -> Path:
 def fetch_part(address: str, sha256: str, files: dict[str, str]) -> Path:
     """Of a sealed folder these files (name → digest) alone, in the cache; where they lie. Errors: as ``pull``."""
     home = cache_dir() / "parts" / sha256[:2] / sha256
-    with _store(address) as s3:
-        for name, digest in files.items():
-            _bring(s3, f"{address}/{name}", _inside(home, name, address), digest)
+    fetch_files([(f"{address}/{name}", _inside(home, name, address), d) for name, d in files.items()], "sha256")
     return home
 
 

@@ -62,7 +62,7 @@ def _outputs(path: Path, feed: dict[str, np.ndarray], shapes: dict[str, tuple[in
 
 
 def _sample(graph: onnx.GraphProto, tensor: str, shape: tuple[int, ...]) -> str:
-    """Every so-manieth number of a tensor, as a new output; the step meets every place along the last axis."""
+    """Numbers of a tensor at equal steps, as a new output; the step meets every place along the last axis."""
     step = -(-prod(shape) // SAMPLES)
     while gcd(step, shape[-1]) > 1:
         step += 1
