@@ -9,6 +9,7 @@ each process prints what network it leaves, each run its curves, as JSON.
 """
 
 import copy
+import faulthandler
 import json
 import os
 import socket
@@ -115,6 +116,7 @@ def fork(folder: Path, how: str, steps: int, rank: int, ranks: int, port: int) -
         of_torchrun = {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         of_torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({key: str(value) for key, value in of_torchrun.items()})
+    faulthandler.enable()  # a signal that ends this process says where
     code = 1
     try:
         back(folder, steps, rank) if how == "back" else train(folder, how, steps, rank)
